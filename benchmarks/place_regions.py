@@ -183,7 +183,7 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         "",
         "The ellipsoids allow for errors that all features of an image share, of the map's poses, lens, "
         "rolling shutter, intrinsics and scale: as large as each map's own keyframes show them, and at most "
-        "a hand-held Kinect's (`verification/agreement.py`; the simulation has none of them). "
+        "a hand-held Kinect's (`verification/common_errors.py`; the simulation has none of them). "
         "The sequence filter was changed with drives 81 and 82 in view. What it accepted wrongly there were "
         "keyframes next to the right one, just beyond the width of a place (0.25 m) where keyframes are "
         "0.2 m apart: it now counts that a camera at one keyframe may be beyond a place's radius from the "

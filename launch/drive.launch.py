@@ -26,10 +26,10 @@ from robot_vision.ros.node.launch_arguments import (
 )
 from robot_vision.ros.simulation.parameters import SimulatorParameters
 from robot_vision.simulation.nodes import (
-    LAWS,
     NEAR,
     PERCEPTION,
     STEERING,
+    WAYS_TO_DRIVE,
     driver_parameters,
     perception_parameters,
 )
@@ -46,7 +46,7 @@ PLAIN = {
         "Model bundle with a steering head that drives by the camera: a directory, or the name of one of the "
         "installed models. Default: none, and somebody else sends commands.",
     ),
-    "law": ("dronet", f"How the model drives: one of {', '.join(LAWS)}; docs/driving.md."),
+    "law": ("dronet", f"How the model drives: one of {', '.join(WAYS_TO_DRIVE)}; docs/driving.md."),
     "gate": (
         "",
         "Rules of a gate behind the driver: a YAML file, or the name of an installed one, obstacle or "
@@ -75,9 +75,9 @@ def drivers(given, values):
         return [
             LogInfo(msg=f"{path} has no steering head: the robot waits for commands on cmd_vel")
         ]
-    if given("law") not in LAWS:
-        raise ConfigError(unknown("law", given("law"), LAWS))
-    law, by_distance = LAWS[given("law")]
+    if given("law") not in WAYS_TO_DRIVE:
+        raise ConfigError(unknown("law", given("law"), WAYS_TO_DRIVE))
+    law, by_distance = WAYS_TO_DRIVE[given("law")]
     if by_distance and NEAR.rpartition("/")[2] not in topics:
         raise ConfigError(f"law is {given('law')}, and {path} has no depth head: use law:=dronet")
     robot = SimulatorParameters(**values).robot()

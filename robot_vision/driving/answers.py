@@ -49,24 +49,19 @@ class SteeringAnswer(Rule):
             raise MeasurementError("out_of_range", f"its steering is {steering:g}, not in [-1, 1]")
         return steering
 
-    def judge(self, value: Any) -> tuple[float, str]:
-        return FREE, ""
-
 
 @dataclass(frozen=True)
 class CollisionAnswer(CollisionRule):
     """The probability of a collision, which must be there; the law looks at it."""
 
-    def judge(self, value: float) -> tuple[float, str]:
-        return FREE, ""
+    judge = Rule.judge
 
 
 @dataclass(frozen=True)
 class DistanceAnswer(ObstacleRule):
     """The free distance, which must be there; the law looks at it."""
 
-    def judge(self, value: float) -> tuple[float, str]:
-        return FREE, ""
+    judge = Rule.judge
 
 
 @dataclass(frozen=True)
@@ -93,9 +88,6 @@ class RobotPoseAnswer(Rule):
             )
         (x, y, _), (qx, qy, qz, qw) = checked_pose(message.pose.pose)
         return x, y, math.atan2(2 * (qw * qz + qx * qy), 1 - 2 * (qy**2 + qz**2))
-
-    def judge(self, value: Any) -> tuple[float, str]:
-        return FREE, ""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from robot_vision.driving.route import Route
+from robot_vision.driving.settings import DriveSettings
 from robot_vision.gate.answers import STANDING, Velocity
 from robot_vision.geometry.braking import braking_speed
+from robot_vision.settings.parameters import LIVE, parameter
 
 SURE_M = 0.2  # standard deviation of the position with which a robot follows a route
 ARRIVED, OFF_ROUTE, BLOCKED = "arrived", "off_route", "blocked"
@@ -33,17 +35,31 @@ BACKWARDS_M_S = 0.15  # at most: nothing sees what is behind the robot
 
 
 @dataclass(frozen=True)
-class FollowSettings:
-    """How a route is followed; see the repeat node's parameters for the texts."""
+class FollowSettings(DriveSettings):
+    """How a route is followed; each field's text is its documentation."""
 
-    max_speed_m_s: float = 0.4
-    max_turn_rad_s: float = 1.0
-    lookahead_m: float = 0.5
-    deceleration_m_s2: float = 0.5
-    arrived_m: float = 0.1
-    off_route_m: float = 0.6
-    blocked_above: float = 0.75
-    free_below: float = 0.35
+    max_speed_m_s: float = parameter(0.4, "Largest speed, in m/s.", low=0.01, high=10, change=LIVE)
+    lookahead_m: float = parameter(
+        0.5,
+        "How far ahead on the route the robot goes to where the route is straight, in metres.",
+        low=0.05,
+        high=10,
+        change=LIVE,
+    )
+    arrived_m: float = parameter(
+        0.1,
+        "How much of the route may be left where the robot has arrived, in metres.",
+        low=0.01,
+        high=10,
+        change=LIVE,
+    )
+    off_route_m: float = parameter(
+        0.6,
+        "Distance from the route at which the robot stands, in metres.",
+        low=0.05,
+        high=100,
+        change=LIVE,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from robot_vision.driving.settings import DriveSettings
 from robot_vision.gate.answers import Velocity
 from robot_vision.geometry.braking import braking_speed
+from robot_vision.settings.parameters import LIVE, parameter
 
 DRONET, FREE_DISTANCE = "dronet", "free_distance"
 LAWS = (DRONET, FREE_DISTANCE)
@@ -25,19 +27,50 @@ _CLEAR = 1.5  # times the distance at which it stands, from which the way is fre
 
 
 @dataclass(frozen=True)
-class LawSettings:
-    """What the law may do; see the driver node's parameters for the texts."""
+class LawSettings(DriveSettings):
+    """What the law may do; each field's text is its documentation."""
 
-    law: str = DRONET
-    max_speed_m_s: float = 0.6
-    max_turn_rad_s: float = 1.0
-    speed_filter_s: float = 0.03
-    turn_filter_s: float = 0.05
-    blocked_above: float = 0.75
-    free_below: float = 0.35
-    deceleration_m_s2: float = 0.5
-    reaction_s: float = 0.3
-    stop_distance_m: float = 0.4
+    law: str = parameter(
+        DRONET,
+        "dronet lets the speed fall with the probability of a collision; free_distance keeps it to what "
+        "the robot can brake from within the free distance, and needs distance_topic.",
+        choices=LAWS,
+    )
+    max_turn_rad_s: float = parameter(
+        1.0,
+        "Turn rate for a steering of 1, and on the spot, in rad/s.",
+        low=0.01,
+        high=20,
+        change=LIVE,
+    )
+    speed_filter_s: float = parameter(
+        0.03,
+        "Time constant of the speed's low-pass filter, in seconds; 0 does not filter.",
+        low=0,
+        high=10,
+        change=LIVE,
+    )
+    turn_filter_s: float = parameter(
+        0.05,
+        "Time constant of the turn's low-pass filter, in seconds; 0 does not filter.",
+        low=0,
+        high=10,
+        change=LIVE,
+    )
+    reaction_s: float = parameter(
+        0.3,
+        "Time from an image to the wheels' reaction, in seconds.",
+        low=0,
+        high=10,
+        change=LIVE,
+    )
+    stop_distance_m: float = parameter(
+        0.4,
+        "Free distance at which the robot stands and turns, in metres.",
+        low=0,
+        high=100,
+        change=LIVE,
+    )
 
 
 @dataclass(frozen=True)

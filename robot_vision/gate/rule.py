@@ -63,9 +63,9 @@ class Rule(ABC):
         """
         return measured_ns(stamp_to_ns(message.header.stamp))
 
-    @abstractmethod
     def judge(self, value: Any) -> tuple[float, str]:
         """Returns the largest speed in m/s for what `read` returned, `FREE` for any, and why."""
+        return FREE, ""
 
 
 Scores = Mapping[str, float]  # by label, the most probable first
@@ -292,9 +292,6 @@ class FreshRule(Rule):
 
     def read(self, message: Any) -> Any:
         return None
-
-    def judge(self, value: Any) -> tuple[float, str]:
-        return FREE, ""
 
 
 KINDS: dict[str, type[Rule]] = {

@@ -69,14 +69,4 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 # The entry points of setup.py.
-perception_node = functools.partial(start, "perception_node")
-place_node = functools.partial(start, "place_node")
-composed_nodes = functools.partial(start, "composed_nodes")
-filter_node = functools.partial(start, "filter_node")
-gate_node = functools.partial(start, "gate_node")
-driver_node = functools.partial(start, "driver_node")
-localiser_node = functools.partial(start, "localiser_node")
-repeat_node = functools.partial(start, "repeat_node")
-camera_player = functools.partial(start, "camera_player")
-simulator_node = functools.partial(start, "simulator_node")
-viewer_node = functools.partial(start, "viewer_node")
+globals().update({name: functools.partial(start, name) for name in EXECUTABLES})

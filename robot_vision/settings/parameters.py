@@ -115,14 +115,35 @@ class Setting:
 def settings(cls: type) -> tuple[Setting, ...]:
     """Returns the parameters of a dataclass made of `parameter` fields.
 
-    They come in their order; those that all nodes have come last, since a reader looks for the node's own.
+    A class's own come first, then those of its bases, the nearest first: a reader looks for the node's own.
+    Those of a class with `EXTENDS` come after its base's.
     """
-    root = [c for c in cls.__mro__ if dataclasses.is_dataclass(c)][-1]
-    common = set() if root is cls else {f.name for f in dataclasses.fields(root)}
+    classes = [c for c in cls.__mro__ if dataclasses.is_dataclass(c)]
+    of = {f.name: n for n, c in enumerate(classes) for f in dataclasses.fields(c)}
+    if vars(cls).get("EXTENDS"):
+        of = {name: 2 * n or 3 for name, n in of.items()}
     return tuple(
         Setting(name=f.name, kind=str(f.type), default=f.default, **f.metadata)
-        for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in common)
+        for f in sorted(dataclasses.fields(cls), key=lambda f: of[f.name])
     )
+
+
+def part(values: object, kind: type[T], *prefixes: str, **more: Any) -> T:
+    """Returns a dataclass whose fields have, after one of the prefixes, the names of parameters.
+
+    Args:
+        values: the parameters.
+        kind: the dataclass; fields that no parameter has keep their default.
+        prefixes: of the parameters' names.
+        more: further fields.
+    """
+    given = {
+        f.name: getattr(values, prefix + f.name)
+        for prefix in prefixes
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if hasattr(values, prefix + f.name)
+    }
+    return kind(**given, **more)
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

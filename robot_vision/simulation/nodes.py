@@ -14,7 +14,7 @@ STEERING, COLLISION, NEAR = (
     f"{PERCEPTION}/{CAMERA}/{name}" for name in ("steering", "collision", "obstacle_near")
 )
 # Each way to drive: the law, and whether it keeps to the braking distance before the nearest obstacle.
-LAWS: Mapping[str, tuple[str, bool]] = {
+WAYS_TO_DRIVE: Mapping[str, tuple[str, bool]] = {
     DRONET: (DRONET, False),
     f"{DRONET}+distance": (DRONET, True),
     FREE_DISTANCE: (FREE_DISTANCE, True),

@@ -46,7 +46,7 @@ class Robot:
     def law(self, law: str) -> LawSettings:
         """Returns the settings of a law for this robot, which brakes at half of what it can."""
         return LawSettings(
-            law,
+            law=law,
             max_speed_m_s=self.max_speed_m_s,
             max_turn_rad_s=self.max_turn_rate_rad_s,
             deceleration_m_s2=self.max_acceleration_m_s2 / 2,

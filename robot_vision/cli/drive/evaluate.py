@@ -22,7 +22,7 @@ from robot_vision.gate.installed import find_rules, installed_rules
 from robot_vision.gate.rules import Rules
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import DRIVERS, Driver
-from robot_vision.simulation.nodes import LAWS, NEAR
+from robot_vision.simulation.nodes import NEAR, WAYS_TO_DRIVE
 from robot_vision.simulation.referee import evaluate
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--law",
         nargs="+",
-        choices=tuple(LAWS),
+        choices=tuple(WAYS_TO_DRIVE),
         help="how the model drives: dronet by steering and the probability of a collision, free_distance "
         "by steering and the lower end of the nearest obstacle's distance, dronet+distance by all three "
         "(default: all for which the model has the heads)",
@@ -147,7 +147,9 @@ def _drivers(
     names = args.driver or (list(DRIVERS) if sight else ["expert"])
     makers: dict[str, Make] = {name: DRIVERS[name] for name in dict.fromkeys(names)}
     if sight is not None:
-        laws = args.law or [n for n, (_, by) in LAWS.items() if not by or NEAR in sight.topics]
+        laws = args.law or [
+            n for n, (_, by) in WAYS_TO_DRIVE.items() if not by or NEAR in sight.topics
+        ]
         for law in dict.fromkeys(laws):
             makers[law] = functools.partial(_by_model, sight, robot, law)
             makers[law](0)  # what the model lacks is said before anything drives
@@ -161,7 +163,7 @@ def _drivers(
 
 
 def _by_model(sight: Sight, robot: Robot, law: str, _seed: int) -> Driver:
-    return ModelDriver(sight, robot, *LAWS[law])
+    return ModelDriver(sight, robot, *WAYS_TO_DRIVE[law])
 
 
 def _gated(make: Make, sight: Sight, rules: Rules, seed: int) -> Driver:

@@ -22,7 +22,7 @@ from robot_vision.gate.installed import installed_rules, rules_path
 from robot_vision.gate.rules import read_rules
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import Straight
-from robot_vision.simulation.nodes import LAWS, NEAR
+from robot_vision.simulation.nodes import NEAR, WAYS_TO_DRIVE
 from robot_vision.simulation.referee import Verdict
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--law",
-        choices=tuple(LAWS),
+        choices=tuple(WAYS_TO_DRIVE),
         help="how the model drives, as for `drive evaluate` (default: free_distance where the model "
         "has a depth head, else dronet)",
     )
@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     robot = Robot()
     with open_pipeline(model) as pipeline:
         sight = Sight(pipeline, robot)
-        name = args.law or (FREE_DISTANCE if NEAR in sight.topics else next(iter(LAWS)))
-        law, by_distance = LAWS[name]
+        name = args.law or (FREE_DISTANCE if NEAR in sight.topics else next(iter(WAYS_TO_DRIVE)))
+        law, by_distance = WAYS_TO_DRIVE[name]
         # What the model lacks is said before anything starts.
         ModelDriver(sight, robot, law, by_distance)
         if rules:

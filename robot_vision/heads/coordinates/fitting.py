@@ -12,8 +12,8 @@ from robot_vision.contract.calibration import Fit, Fitted, Fitter, Numbers, left
 from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.coordinates.head import answer_of
 from robot_vision.heads.coordinates.spec import CoordinatesSpec
-from robot_vision.heads.pose.evaluation import COVERAGES, normalised_squares
-from robot_vision.heads.pose.fitting import pose_losses, pose_numbers
+from robot_vision.heads.pose.evaluation import normalised_squares
+from robot_vision.heads.pose.fitting import POSE_TITLES, pose_losses, pose_numbers
 from robot_vision.statistics.judging import Judgement, cross_fit, judge
 from robot_vision.statistics.normal import chi_squared_quantile
 
@@ -33,16 +33,7 @@ class CoordinatesFitter(Fitter[CoordinatesSpec]):
     """
 
     parts: ClassVar[tuple[str, ...]] = ("coordinates",)
-    titles: ClassVar[dict[str, str]] = {
-        "nees": "NEES over its ideal (1)",
-        "nees_position": "  of the position",
-        "nees_rotation": "  of the rotation",
-        "nees_median": "  median (0.89)",
-        **{
-            f"coverage_{round(100 * p)}": f"within the {round(100 * p)} % ellipsoid"
-            for p in COVERAGES
-        },
-    }
+    titles = POSE_TITLES
 
     def truth(self, part: str) -> str:
         return "pose"

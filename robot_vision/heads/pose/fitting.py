@@ -32,6 +32,14 @@ from robot_vision.statistics.normal import chi_squared_quantile
 MIN_POSED = 64
 KEEP = 0.98  # share of known views that the threshold keeps
 
+POSE_TITLES = {  # of `pose_numbers`
+    "nees": "NEES over its ideal (1)",
+    "nees_position": "  of the position",
+    "nees_rotation": "  of the rotation",
+    "nees_median": "  median (0.89)",
+    **{f"coverage_{round(100 * p)}": f"within the {round(100 * p)} % ellipsoid" for p in COVERAGES},
+}
+
 Array = NDArray[np.float64]
 
 
@@ -49,16 +57,7 @@ class PoseFitter(Fitter[PoseSpec]):
 
     parts: ClassVar[tuple[str, ...]] = ("pose",)
     Options = CalibrationOptions
-    titles: ClassVar[dict[str, str]] = {
-        "nees": "NEES over its ideal (1)",
-        "nees_position": "  of the position",
-        "nees_rotation": "  of the rotation",
-        "nees_median": "  median (0.89)",
-        **{
-            f"coverage_{round(100 * p)}": f"within the {round(100 * p)} % ellipsoid"
-            for p in COVERAGES
-        },
-    }
+    titles = POSE_TITLES
 
     def truth(self, part: str) -> str:
         return "pose"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robot_vision.driving.answers import COLLISION, STEERING, CollisionAnswer, SteeringAnswer
 from robot_vision.errors import MeasurementError
-from robot_vision.gate.rule import FREE, Rule
+from robot_vision.gate.rule import Rule
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.messages.incoming import checked_covariance, checked_pose
 
@@ -61,10 +61,6 @@ class PlacesAnswer(Rule):
         ids = tuple(int(r.hypothesis.class_id) for r in named)
         return NamedPlaces(str(message.header.frame_id), ids, poses, probabilities, accepted)
 
-    def judge(self, value: Any) -> tuple[float, str]:
-        """See `Rule`."""
-        return FREE, ""
-
 
 @dataclass(frozen=True)
 class OdometryAnswer(Rule):
@@ -75,10 +71,6 @@ class OdometryAnswer(Rule):
     def read(self, message: Any) -> Array:
         """See `Rule`."""
         return pose_matrix(*checked_pose(message.pose.pose))
-
-    def judge(self, value: Any) -> tuple[float, str]:
-        """See `Rule`."""
-        return FREE, ""
 
 
 def answers_of(

@@ -21,7 +21,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.geometry import pnp
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import inverse
-from robot_vision.places.verification.agreement import Agreement
+from robot_vision.places.verification.common_errors import CommonErrors
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
@@ -75,7 +75,7 @@ class StructureBuilder:
         self._fitting = np.zeros(len(_FOCALS))  # matches that agree with the poses, by focal length
         self._tried = self._pairs = 0
         self._points: list[int] = []
-        self._agreement = Agreement(self.options)
+        self._common_errors = CommonErrors(self.options)
 
     @property
     def summary(self) -> str:
@@ -172,7 +172,7 @@ class StructureBuilder:
             features,
             points.astype(np.float32),
             sigma.astype(np.float32),
-            self._agreement.common_share,
+            self._common_errors.common_share,
         )
         return structure.thinned(options.stored_features).to_bytes()
 
@@ -217,7 +217,7 @@ class StructureBuilder:
             T = inverse(views[i].T_view_first)
             near = pnp.solve_near(T, data, options.error_px / focal, _NOISE_PX / focal)
             if near is not None and near[2].sum() >= options.min_inliers:
-                self._agreement.add(T, near[0], near[1], pnp.distance(data.subset(near[2])))
+                self._common_errors.add(T, near[0], near[1], pnp.distance(data.subset(near[2])))
 
     def _try_focals(
         self,

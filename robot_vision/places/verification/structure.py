@@ -32,7 +32,7 @@ class KeyframeStructure:
         points: float32 (N, 3), metres, optical frame; NaN where a feature has no point.
         depth_sigma: float32 (N,), standard deviation of z in metres; NaN in the same case.
         common_share: how large the errors are that all features of an image share, as the map's keyframes
-            say (`agreement.Agreement`); 1 where they did not tell.
+            say (`common_errors.CommonErrors`); 1 where they did not tell.
     """
 
     features: LocalFeatures

@@ -22,7 +22,7 @@ from robot_vision.geometry.rigid import (
 )
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.verification import essential
-from robot_vision.places.verification.agreement import common_covariance, map_covariance
+from robot_vision.places.verification.common_errors import common_covariance, map_covariance
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     sys.exit(start("filter_node"))
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -27,7 +27,6 @@ from robot_vision.ros.filters.pose import PoseFiltering
 from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
-from robot_vision.ros.node.status import status_message
 from robot_vision.ros.node.transitions import SUCCESS, reported
 
 NODE_NAME = "filters"
@@ -115,14 +114,8 @@ class FilterNode(ManagedNode[FilterParameters]):
                 self._warn("change", f"Changed parameters cannot be used: {error}")
 
     def _statuses(self) -> list[DiagnosticStatus]:
-        name, state = self.get_fully_qualified_name(), self.state_label
-        level, text = self._condition()
-        values: dict[str, object] = {
-            "state": state,
-            "incompatible_qos": self._statistics.counters.get("incompatible_qos", 0),
-        }
-        statuses = [status_message(level, name, text, "", values)]
-        if state == "active":
+        name, statuses = self.get_fully_qualified_name(), [self._own_status()]
+        if self.state_label == "active":
             if self._classes is not None:
                 statuses += self._classes.statuses(name)
             if self._poses is not None:
@@ -130,6 +123,4 @@ class FilterNode(ManagedNode[FilterParameters]):
         return statuses
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node; returns the exit status."""
-    return run_node(FilterNode, args)
+main = functools.partial(run_node, FilterNode)

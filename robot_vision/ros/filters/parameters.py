@@ -8,7 +8,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.node.managed_parameters import ManagedParameters, check_camera_names
-from robot_vision.settings.parameters import LIVE, parameter
+from robot_vision.settings.parameters import LIVE, parameter, part
 
 ODOMETRY_SOURCES = ("topic", "tf", "none")
 
@@ -396,30 +396,8 @@ class FilterParameters(ManagedParameters):
 
     def pose_settings(self) -> PoseFilterSettings:
         """Returns the settings of the pose filter."""
-        noise = OdometryNoise(
-            self.odometry_position_per_m,
-            self.odometry_rotation_per_m_deg,
-            self.odometry_rotation_per_rad_deg,
-            self.odometry_position_per_s,
-            self.odometry_rotation_per_s_deg,
-            self.odometry_scale,
-        )
-        return PoseFilterSettings(
-            noise=noise,
-            speed_m_s=self.speed_m_s,
-            turn_deg_s=self.turn_deg_s,
-            gate_probability=self.gate_probability,
-            initialise_count=self.initialise_count,
-            reinitialise_count=self.reinitialise_count,
-            reinitialise_after_s=self.reinitialise_after_s,
-            correlation_m=self.pose_correlation_m,
-            correlation_deg=self.pose_correlation_deg,
-            correlation_s=self.pose_correlation_s,
-            localised_m=self.localised_m,
-            localised_deg=self.localised_deg,
-            history_s=self.history_s,
-            odometry_timeout_s=self.odometry_timeout_s,
-        )
+        noise = part(self, OdometryNoise, "odometry_")
+        return part(self, PoseFilterSettings, "", "pose_", noise=noise)
 
 
 def _one_of(frames: tuple[str, ...], index: int) -> str:

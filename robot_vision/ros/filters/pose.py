@@ -53,7 +53,7 @@ from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import pose_message, transform_message
-from robot_vision.ros.node.transforms import subscribe_static
+from robot_vision.ros.node.transforms import refusing, subscribe_static
 
 SILENT = "silent"
 _JUDGED_S = 0.1  # between two looks at what was last heard
@@ -129,7 +129,9 @@ class PoseFiltering:
 
         node.open_tf()
         self._sources = PoseSources(node, [node.resolve_topic_name(topic) for topic in p.poses()])
-        self._end_static = subscribe_static(node, self._statics, self._refuse_transform)
+        self._end_static = subscribe_static(
+            node, self._statics, refusing(self.statistics, self._warn)
+        )
         for index, topic in enumerate(p.poses()):
             self._subscribe(
                 PoseWithCovarianceStamped, topic, functools.partial(self._on_pose, topic, index)
@@ -411,10 +413,6 @@ class PoseFiltering:
         self.statistics.mark("refused")
         self.statistics.mark(f"refused_odometry_{reason}")
         self._warn(f"odometry {reason}", f"Odometry was refused: {text}")
-
-    def _refuse_transform(self, text: str) -> None:
-        total = self.statistics.count("tf_refused")
-        self._warn("tf", f"Transform on /tf_static refused ({total} so far): {text}")
 
     def _matrix(self, what: str, pose: Any, counter: str) -> Matrix | None:
         """Returns the matrix of a Pose or Transform; None where it is none, after saying so."""

@@ -7,7 +7,7 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
@@ -15,23 +15,26 @@ from rclpy.duration import Duration
 
 from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
-from robot_vision.gate.decision import Limit
+from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import ClockWatch, Moment
 from robot_vision.gate.rule import FreshRule, Rule
 from robot_vision.gate.rules import Rules
 from robot_vision.messages.stamps import SECOND_NS, measured_ns, set_stamp
-from robot_vision.ros.gate.diagnostics import Said, reason_message
-from robot_vision.ros.gate.parameters import CommandParameters
+from robot_vision.ros.gate.diagnostics import OK, WARN, Said, reason_message
+from robot_vision.ros.gate.parameters import CommandParameters, DrivingParameters
 from robot_vision.ros.node.graph import other_types
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
+from robot_vision.ros.node.status import status_message
 
 P = TypeVar("P", bound=CommandParameters)
+D = TypeVar("D", bound=DrivingParameters)
 
 OUT = "cmd_vel"
 _REPEATED_S = 0.5  # of a reason that stays
 _LAST_S = 0.5  # for the last command to arrive
+_HELD_BY = ("stops_by_", "slows_by_")  # counters of rules
 _HEADER_BYTES = 12  # encapsulation, seconds, nanoseconds
 
 
@@ -45,9 +48,20 @@ class Commanding(ABC, Generic[P]):
         statistics: of the node.
         on_qos: logs QoS that does not fit.
 
+    Attributes:
+        KIND: what it is called in `/diagnostics`.
+        COUNTERS: that are there.
+        TOPICS: of commands.
+        OTHERS: level in `/diagnostics`, and what it means, where others publish commands too.
+
     Raises:
         ConfigError: a type of a rule's topic that is not installed.
     """
+
+    KIND: ClassVar[str]
+    COUNTERS: ClassVar[tuple[str, ...]] = ("published", "refused_answers", "clock_jumps")
+    TOPICS: ClassVar[tuple[str, ...]] = (OUT,)
+    OTHERS: ClassVar[tuple[int, str]] = (WARN, "commands mix")
 
     def __init__(
         self,
@@ -178,10 +192,6 @@ class Commanding(ABC, Generic[P]):
     def on_change(self) -> None:
         """Takes up changed parameters that are not read where they are used."""
 
-    @abstractmethod
-    def status(self) -> Any:
-        """Returns the entry of `/diagnostics`, and warns of answers that nobody publishes."""
-
     # What goes out
 
     def _publish(
@@ -230,8 +240,42 @@ class Commanding(ABC, Generic[P]):
 
     # Around it
 
-    def problems(self) -> list[str]:
-        """Returns a line for each rule whose topic has no publisher of the right type, after a warning."""
+    def status(self) -> Any:
+        """Returns the entry of `/diagnostics`, and warns of answers that nobody publishes."""
+        what, problems, counters = self._said, self._problems(), self._statistics.counters
+        level = WARN if problems or (what.holding and not self._as_wanted(what)) else OK
+        values: dict[str, object] = {
+            "rule": what.rule,
+            "speed_m_s": self._sent.linear[0],
+            "turn_rad_s": self._sent.angular[2],
+            "rules_without_topic": len(problems),
+            **self._values(),
+            **{name: counters.get(name, 0) for name in self.COUNTERS},
+            **{name: n for name, n in sorted(counters.items()) if name.startswith(_HELD_BY)},
+        }
+        if others := self._others():
+            level, text = max(level, self.OTHERS[0]), self.OTHERS[1]
+            problems.append(f"{others}: {text}")
+        text = "; ".join([self._doing(what), *problems])
+        name = self._node.get_fully_qualified_name()
+        return status_message(level, f"{name}: {self.KIND}", text, "", values)
+
+    def _as_wanted(self, what: Said) -> bool:
+        """Says whether nothing is wrong where the robot is held."""
+        return what.idle
+
+    def _doing(self, what: Said) -> str:
+        return what.text
+
+    def _values(self) -> dict[str, object]:
+        """Returns what else `/diagnostics` says."""
+        return {}
+
+    def _problems(self) -> list[str]:
+        """Returns a line for each rule whose topic has no publisher of the right type, after a warning.
+
+        And one for each topic of commands that others use with another type.
+        """
         found = []
         for topic, rules in self._by_topic.items():
             full = self._node.resolve_topic_name(topic)
@@ -249,18 +293,13 @@ class Commanding(ABC, Generic[P]):
                     )
                 found.append(line)
                 self._warn(f"topic of {rule.name}", line)
-        return found
-
-    def other_types(self, *topics: str) -> list[str]:
-        """Returns a line for each topic of commands that others use with another type, after a warning."""
-        found = []
-        for topic in topics:
+        for topic in self.TOPICS:
             for line in other_types(self._node, topic, self._stamped):
                 found.append(line)
                 self._warn(f"type of {topic}", line)
         return found
 
-    def others(self) -> str:
+    def _others(self) -> str:
         """Returns who else publishes commands; empty if nobody does."""
         out = self._node.resolve_topic_name(OUT)
         names = [
@@ -270,6 +309,27 @@ class Commanding(ABC, Generic[P]):
         if len(names) < 2:
             return ""
         return f"{out} has {len(names)} publishers ({', '.join(sorted(names))})"
+
+
+class Driving(Commanding[D]):
+    """What nodes share that drive by the answers which they hear, and stand where one is missing."""
+
+    def _stops(self, now: Moment) -> tuple[Limit, ...]:
+        """Returns why the robot has to stand."""
+        ahead_s = self._node.parameters.max_ahead_s
+        return stopping(self._rules.rules, self._answers, ahead_s, self._clock, now)
+
+    def _command(
+        self,
+        velocity: Velocity,
+        now: Moment,
+        stamp_ns: int,
+        *limits: Limit,
+        frame: str = "base_link",
+    ) -> None:
+        """Sends a command for an image, and says what limits it."""
+        self._publish(velocity, now, (stamp_ns, frame))
+        self._say(Said(limits, velocity, velocity), now)
 
 
 def _type_of(rule: Rule) -> str:

@@ -1,21 +1,17 @@
-"""What the gate says of itself: the latched reason, and its entries of `/diagnostics`."""
+"""What became of a command, and the latched reason that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robot_vision.gate.answers import Velocity
 from robot_vision.gate.decision import Decision, Limit
-from robot_vision.gate.rules import COMMAND, Rules
-from robot_vision.ros.node.statistics import Statistics
+from robot_vision.gate.rules import COMMAND
 from robot_vision.ros.node.status import status_message
 
 FREE_TEXT = "free"
 OK, WARN, ERROR = 0, 1, 2
-COUNTERS = ("commands", "published", "refused_answers", "refused_commands", "clock_jumps")
-STAGES = ("answer_to_command_ms", "image_to_stop_ms")
 
 
 @dataclass(frozen=True)
@@ -75,39 +71,3 @@ def reason_message(node: str, what: Said) -> Any:
     for limit in what.holding:
         values[limit.rule] = f"{limit.speed:.3g} m/s: {limit.why}"
     return status_message(what.level, f"{node}: reason", what.rule, "", values)
-
-
-def gate_status(
-    node: str, rules: Rules, what: Said, problems: Sequence[str], past: str, statistics: Statistics
-) -> Any:
-    """Returns the gate's entry of /diagnostics.
-
-    Args:
-        node: its full name.
-        rules: of the file.
-        what: it did last.
-        problems: of the topics that the rules read.
-        past: who else publishes commands, past the gate; empty if nobody does.
-        statistics: of the node.
-    """
-    level, text = (OK if what.idle else min(what.level, WARN)), what.text
-    if problems:
-        level, text = WARN, f"{text}; {'; '.join(problems)}"
-    if past:
-        level, text = ERROR, f"{past}; {text}"
-    counters: Mapping[str, int] = statistics.counters
-    values: dict[str, object] = {
-        "rule": what.rule,
-        "rules": len(rules.rules),
-        "rules_without_topic": len(problems),
-        **{name: counters.get(name, 0) for name in COUNTERS},
-        **{
-            name: counters[name]
-            for name in sorted(counters)
-            if name.startswith(("stops_by_", "slows_by_"))
-        },
-    }
-    for stage in STAGES:
-        found = statistics.percentiles(stage)
-        values[f"{stage}_p50"], values[f"{stage}_p99"] = found.p50, found.p99
-    return status_message(level, f"{node}: gate", text, "", values)

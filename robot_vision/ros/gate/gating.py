@@ -12,7 +12,7 @@ from robot_vision.gate.answers import STANDING, Command, Velocity, command
 from robot_vision.gate.decision import decide
 from robot_vision.gate.moment import Moment
 from robot_vision.ros.gate.commanding import OUT, Commanding
-from robot_vision.ros.gate.diagnostics import Said, gate_status, said
+from robot_vision.ros.gate.diagnostics import ERROR, Said, said
 from robot_vision.ros.gate.parameters import GateParameters
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.sequence import NUMBERED
@@ -22,6 +22,11 @@ IN = "cmd_vel_in"
 
 class Gating(Commanding[GateParameters]):
     """The gate; see `Commanding`."""
+
+    KIND = "gate"
+    COUNTERS = ("commands", "refused_commands", *Commanding.COUNTERS)
+    TOPICS = (IN, OUT)
+    OTHERS = (ERROR, "commands go past the gate")
 
     def activate(self) -> None:
         """Subscribes, and stops the robot until a command and all answers are there."""
@@ -107,17 +112,12 @@ class Gating(Commanding[GateParameters]):
             age_ns = answered.ros_ns + took_ns - seen_ns
             self._statistics.sample("image_to_stop_ms", age_ns * 1e-6)
 
-    def status(self) -> Any:
-        """See `Commanding`."""
-        past = self.others()
-        return gate_status(
-            self._node.get_fully_qualified_name(),
-            self._rules,
-            self._said,
-            [*self.problems(), *self.other_types(IN, OUT)],
-            f"{past}: commands go past the gate" if past else "",
-            self._statistics,
-        )
+    def _values(self) -> dict[str, object]:
+        values: dict[str, object] = {"rules": len(self._rules.rules)}
+        for stage in ("answer_to_command_ms", "image_to_stop_ms"):
+            found = self._statistics.percentiles(stage)
+            values[f"{stage}_p50"], values[f"{stage}_p99"] = found.p50, found.p99
+        return values
 
 
 def _less(velocity: Velocity, before: Velocity) -> bool:

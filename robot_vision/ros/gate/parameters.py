@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robot_vision.errors import ConfigError
-from robot_vision.ros.node.managed_parameters import ManagedParameters
-from robot_vision.settings.parameters import parameter
+from robot_vision.ros.node.managed_parameters import ManagedParameters, check_camera_name
+from robot_vision.settings.parameters import LIVE, parameter
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,49 @@ class CommandParameters(ManagedParameters):
 
 
 @dataclass(frozen=True)
+class DrivingParameters(CommandParameters):
+    """What nodes have in common that drive a robot by answers which they hear."""
+
+    max_age_s: float = parameter(
+        0.5,
+        "Age of an answer from which the robot stops, in seconds; of a belief at least 1.5.",
+        low=0.01,
+        high=60,
+    )
+    max_ahead_s: float = parameter(
+        0.1,
+        "By how much a stamp may be ahead of the node's clock, in seconds.",
+        low=0,
+        high=60,
+        change=LIVE,
+    )
+
+
+@dataclass(frozen=True)
+class SteeredParameters(DrivingParameters):
+    """What those have in common that drive by a camera's steering head."""
+
+    perception_node: str = parameter(
+        "perception",
+        "Name of the perception node whose steering head says where the robot may drive; a name without a "
+        "leading / is in this node's namespace.",
+    )
+    camera: str = parameter("camera", "Name of the camera that steers, as in the perception node.")
+
+    def check_camera(self) -> None:
+        """Refuses a name of a camera that cannot be a part of a topic."""
+        check_camera_name("camera is", self.camera)
+
+    def answer_topic(self, name: str) -> str:
+        """Returns the topic of one of the camera's answers."""
+        return f"{self.perception_node}/{self.camera}/{name}"
+
+
+@dataclass(frozen=True)
 class GateParameters(CommandParameters):
     """Settings of the gate node; each field's text is its documentation."""
 
     rules: str = parameter("", "YAML file with the rules; the node does not run without.")
-
-    def rules_file(self) -> str:
-        """Returns the file of the rules.
-
-        Raises:
-            ConfigError: none is given.
-        """
-        if not self.rules:
-            raise ConfigError("rules is empty: set it to a YAML file with rules, see docs/gate.md")
-        return self.rules
 
 
 if __name__ == "__main__":

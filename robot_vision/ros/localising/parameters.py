@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
 from robot_vision.places.localising.localiser import LocaliserOptions
-from robot_vision.ros.gate.parameters import CommandParameters
-from robot_vision.ros.node.managed_parameters import check_camera_name, check_mountings
+from robot_vision.ros.gate.parameters import SteeredParameters
+from robot_vision.ros.node.managed_parameters import check_mountings
 from robot_vision.settings.parameters import LIVE, parameter
 
 _OPTIONS = LocaliserOptions()
 
 
 @dataclass(frozen=True)
-class LocaliserParameters(CommandParameters):
+class LocaliserParameters(SteeredParameters):
     """Settings of the localiser node; each field's text is its documentation."""
 
     map: str = parameter("", "Place map, as the place node's; the node does not run without.")
@@ -29,12 +29,6 @@ class LocaliserParameters(CommandParameters):
         low=-1e6,
         high=1e6,
     )
-    perception_node: str = parameter(
-        "perception",
-        "Name of the perception node whose steering head says where the robot may drive on; a name without "
-        "a leading / is in the localiser's namespace.",
-    )
-    camera: str = parameter("camera", "Name of the camera that steers, as in the perception node.")
     turn_rad_s: float = parameter(
         _OPTIONS.turn_rad_s, "Turn rate, in rad/s.", low=0.01, high=10, change=LIVE
     )
@@ -48,19 +42,12 @@ class LocaliserParameters(CommandParameters):
     max_age_s: float = parameter(
         1.0, "Age of places, odometry or steering from which the robot stands, in seconds.", low=0.01, high=60
     )  # fmt: skip
-    max_ahead_s: float = parameter(
-        0.1,
-        "By how much a stamp may be ahead of the node's clock, in seconds.",
-        low=0,
-        high=60,
-        change=LIVE,
-    )
     limit_s: float = parameter(
         60.0, "Time after which it gives up, in seconds.", low=0.1, high=3600, change=LIVE
     )
 
     def __post_init__(self) -> None:
-        check_camera_name("camera is", self.camera)
+        self.check_camera()
         check_mountings(self.camera_to_base)
         if len(self.camera_to_base) not in (0, 6):
             raise ConfigError(f"camera_to_base has {len(self.camera_to_base)} numbers: give six")
@@ -69,8 +56,7 @@ class LocaliserParameters(CommandParameters):
         """Returns the topics of steering and collision; None for a robot that only turns."""
         if self.drive_m == 0:
             return None
-        at = f"{self.perception_node}/{self.camera}"
-        return f"{at}/steering", f"{at}/collision"
+        return self.answer_topic("steering"), self.answer_topic("collision")
 
 
 if __name__ == "__main__":

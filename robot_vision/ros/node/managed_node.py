@@ -19,6 +19,7 @@ from robot_vision.ros.node.parameter_files import ignored_sections
 from robot_vision.ros.node.parameters import NodeParameters
 from robot_vision.ros.node.sequence import NUMBERED, MessageSequence, publisher_of
 from robot_vision.ros.node.statistics import Statistics
+from robot_vision.ros.node.status import status_message
 from robot_vision.ros.node.throttle import ThrottledLog
 from robot_vision.ros.node.transforms import TfBroadcaster
 from robot_vision.ros.node.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
@@ -233,6 +234,13 @@ class ManagedNode(LifecycleNode, Generic[P]):
         if not self.problem:
             return 0, self.state_label
         return 2 if self.state_label == "unconfigured" else 1, self.problem
+
+    def _own_status(self) -> DiagnosticStatus:
+        """Returns the node's own entry of /diagnostics."""
+        level, text = self._condition()
+        bad = self._statistics.counters.get("incompatible_qos", 0)
+        values = {"state": self.state_label, "incompatible_qos": bad}
+        return status_message(level, self.get_fully_qualified_name(), text, "", values)
 
     def _on_incompatible_qos(self, text: str) -> None:
         self._statistics.count("incompatible_qos")

@@ -148,6 +148,16 @@ def add_static(
         tree.fix(t.parent, t.child, pose_matrix(t.position, t.xyzw))
 
 
+def refusing(statistics: Statistics, warn: Callable[[str, str], None]) -> Callable[[str], None]:
+    """Returns what counts, and says, that a transform is none."""
+
+    def refuse(why: str) -> None:
+        total = statistics.count("tf_refused")
+        warn("tf", f"Transform refused ({total} so far): {why}")
+
+    return refuse
+
+
 def subscribe_static(
     node: Any, transforms: FrameTree[Any], refuse: Callable[[str], None]
 ) -> Callable[[], None]:

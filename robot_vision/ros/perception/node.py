@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import functools
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
-from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
+from robot_vision.ros.node.transforms import refusing, subscribe_static, transform_from_numbers
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import CameraInput
 from robot_vision.ros.perception.diagnostics import WITHHELD, camera_status, node_status
@@ -153,7 +153,9 @@ class PerceptionNode(ManagedNode[NodeSettings]):
             self.open_tf()
             self._release.append(self.close_tf)
         if p.base_frame and not p.camera_to_base and any("mounting" in h.needs for h, _ in bound):
-            self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
+            self._release.append(
+                subscribe_static(self, self._statics, refusing(self._statistics, self._warn))
+            )
         calibrated = any("camera_info" in head.needs for head, _ in bound)
         for name in p.cameras:
             outputs = CameraOutputs(self, name, bundle.spec, p, self._on_incompatible_qos)
@@ -277,10 +279,6 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         if self._worker is not None and options != self._options:
             self._publish_latched()
 
-    def _refuse_transform(self, text: str) -> None:
-        total = self._statistics.count("tf_refused")
-        self._warn("tf", f"Transform on /tf_static refused ({total} so far): {text}")
-
     def _publish_latched(self) -> None:
         for publisher, message in self._latched:
             publisher.publish(message())
@@ -319,6 +317,4 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         return statuses
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node; returns the exit status."""
-    return run_node(PerceptionNode, args)
+main = functools.partial(run_node, PerceptionNode)

@@ -193,7 +193,11 @@ def _with_heads() -> type[NodeSettings]:
         for name, (kind, default, about) in found.items()
     ]
     return dataclasses.make_dataclass(
-        "PerceptionParameters", declared, bases=(NodeSettings,), frozen=True
+        "PerceptionParameters",
+        declared,
+        bases=(NodeSettings,),
+        namespace={"EXTENDS": True},
+        frozen=True,
     )
 
 

@@ -22,7 +22,7 @@ from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix
 from robot_vision.messages.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.node.qos import profile, subscription_events
 from robot_vision.ros.node.statistics import Statistics
-from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
+from robot_vision.ros.node.transforms import refusing, subscribe_static, transform_from_numbers
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.tf import MovingTransforms
 from robot_vision.text.counts import counted
@@ -80,6 +80,7 @@ class Motion:
         self._buffer = PoseBuffer()
         # A silence alone is no restart: what went on meanwhile is in the odometry.
         self._continuity = Continuity(SPEED_M_S, TURN_DEG_S, gap_s=math.inf)
+        self._refuse = refusing(statistics, warn)
         self._tree = MovingTransforms()
         self._statics: FrameTree[Any] = FrameTree()
         self._release: list[Callable[[], Any]] = []
@@ -113,9 +114,7 @@ class Motion:
         p = self._parameters()
         self._since, self.seen = time.monotonic(), False
         if self.source == "tf" or p.base_frame or (self.source != "none" and not p.camera_to_base):
-            self._release.append(
-                subscribe_static(self._node, self._statics, self._refuse_transform)
-            )
+            self._release.append(subscribe_static(self._node, self._statics, self._refuse))
         if self.source == "tf":
             self._subscribe_tf()
         elif self.source != "none":
@@ -267,13 +266,9 @@ class Motion:
 
     def _on_tf(self, fixed: bool, message: Any) -> None:
         before = self._tree.stamps_back
-        self._tree.add_message(message, fixed, self._refuse_transform)
+        self._tree.add_message(message, fixed, self._refuse)
         if not fixed:
             self._heard(self._tree.stamps_back - before)
-
-    def _refuse_transform(self, text: str) -> None:
-        total = self._statistics.count("tf_refused")
-        self._warn("tf", f"Transform refused ({total} so far): {text}")
 
     def _heard(self, back: int) -> None:
         self._since, self.seen = time.monotonic(), True

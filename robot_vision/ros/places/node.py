@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import functools
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -358,6 +358,4 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         return statuses
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node; returns the exit status."""
-    return run_node(PlaceNode, args)
+main = functools.partial(run_node, PlaceNode)

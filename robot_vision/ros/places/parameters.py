@@ -13,7 +13,7 @@ from robot_vision.ros.node.managed_parameters import (
     check_camera_name,
     check_mountings,
 )
-from robot_vision.settings.parameters import LIVE, NEVER, parameter
+from robot_vision.settings.parameters import LIVE, NEVER, parameter, part
 
 POSE_SOURCES = ("none", "odometry", "pose", "pose_with_covariance", "tf")
 DEFAULT_POSE_TOPICS = {"odometry": "odom", "pose": "pose", "pose_with_covariance": "pose"}
@@ -323,12 +323,7 @@ class PlaceParameters(ManagedParameters):
     @property
     def keyframes(self) -> KeyframePolicy:
         """Which views become keyframes."""
-        return KeyframePolicy(
-            self.keyframe_distance_m,
-            self.keyframe_angle_deg,
-            self.keyframe_similarity,
-            self.keyframe_revisits,
-        )
+        return part(self, KeyframePolicy, "keyframe_")
 
 
 def _sibling(topic: str, name: str, up: int) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robot_vision.driving.following import SURE_M, FollowSettings
 from robot_vision.driving.route import Route
-from robot_vision.errors import ConfigError
-from robot_vision.ros.gate.parameters import CommandParameters
-from robot_vision.settings.parameters import LIVE, parameter
-
-_FOLLOW = FollowSettings()
+from robot_vision.ros.gate.parameters import DrivingParameters
+from robot_vision.settings.parameters import parameter
 
 
 @dataclass(frozen=True)
-class RepeatParameters(CommandParameters):
+class RepeatParameters(FollowSettings, DrivingParameters):
     """Settings of the repeat node; each field's text is its documentation."""
 
     route: str = parameter(
@@ -49,77 +45,6 @@ class RepeatParameters(CommandParameters):
         "Service of the localiser node, such as localiser/localise, that is called when the robot has been "
         "lost for two seconds; that node commands it meanwhile. Empty: the robot stands.",
     )
-    max_age_s: float = parameter(
-        0.5,
-        "Age of an answer from which the robot stops, in seconds; of a belief at least 1.5.",
-        low=0.01,
-        high=60,
-    )
-    max_ahead_s: float = parameter(
-        0.1,
-        "By how much a stamp may be ahead of the node's clock, in seconds.",
-        low=0,
-        high=60,
-        change=LIVE,
-    )
-    max_speed_m_s: float = parameter(
-        _FOLLOW.max_speed_m_s, "Largest speed, in m/s.", low=0.01, high=10, change=LIVE
-    )
-    max_turn_rad_s: float = parameter(
-        _FOLLOW.max_turn_rad_s, "Largest turn rate, in rad/s.", low=0.01, high=20, change=LIVE
-    )
-    lookahead_m: float = parameter(
-        _FOLLOW.lookahead_m,
-        "How far ahead on the route the robot goes to where the route is straight, in metres.",
-        low=0.05,
-        high=10,
-        change=LIVE,
-    )
-    deceleration_m_s2: float = parameter(
-        _FOLLOW.deceleration_m_s2, "With which the robot brakes at the end, in m/s^2.",
-        low=0.01, high=50, change=LIVE,
-    )  # fmt: skip
-    arrived_m: float = parameter(
-        _FOLLOW.arrived_m,
-        "How much of the route may be left where the robot has arrived, in metres.",
-        low=0.01,
-        high=10,
-        change=LIVE,
-    )
-    off_route_m: float = parameter(
-        _FOLLOW.off_route_m,
-        "Distance from the route at which the robot stands, in metres.",
-        low=0.05,
-        high=100,
-        change=LIVE,
-    )
-    blocked_above: float = parameter(
-        _FOLLOW.blocked_above,
-        "Probability of a collision above which the robot drives no farther; 1 never stops it.",
-        low=0,
-        high=1,
-        change=LIVE,
-    )
-    free_below: float = parameter(
-        _FOLLOW.free_below,
-        "Probability of a collision down to which it stands then.",
-        low=0,
-        high=1,
-        change=LIVE,
-    )
-
-    def __post_init__(self) -> None:
-        if self.free_below > self.blocked_above:
-            raise ConfigError(
-                f"free_below is {self.free_below:g} and blocked_above {self.blocked_above:g}: set "
-                "free_below to at most that"
-            )
-
-    def follow_settings(self) -> FollowSettings:
-        """Returns the settings of the law."""
-        return FollowSettings(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(_FOLLOW)}
-        )
 
 
 def localising_parameters(

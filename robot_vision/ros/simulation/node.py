@@ -13,14 +13,13 @@ if __name__ == "__main__":
 
     sys.exit(start("simulator_node"))
 
+import functools
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
@@ -158,8 +157,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         factor = self.parameters.real_time_factor
         period_s = max(_STEP_S / factor, _LEAST_PERIOD_S) if factor > 0 else _LEAST_PERIOD_S
         self._began = time.monotonic(), self._simulator.now_ns
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(period_s, self._tick, clock=steady)
+        self._timer = self.create_steady_timer(period_s, self._tick)
 
     def _tick(self) -> None:
         """Does the steps that are due, up to the next image: commands come in between."""
@@ -368,6 +366,4 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         return [status_message(level, name, text, "", values)]
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node; returns the exit status."""
-    return run_node(SimulatorNode, args)
+main = functools.partial(run_node, SimulatorNode)

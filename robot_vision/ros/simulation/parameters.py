@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from robot_vision.errors import ConfigError
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.ros.node.managed_parameters import ManagedParameters
-from robot_vision.settings.parameters import LIVE, parameter
+from robot_vision.settings.parameters import LIVE, parameter, part
 from robot_vision.simulation.robot import STEP_NS, Mount, Robot
 
 if TYPE_CHECKING:
@@ -213,28 +213,11 @@ class SimulatorParameters(ManagedParameters):
 
     def robot(self) -> Robot:
         """Returns the robot's size and limits."""
-        return Robot(
-            self.robot_radius_m,
-            self.robot_height_m,
-            self.max_speed_m_s,
-            self.max_turn_rate_rad_s,
-            self.max_acceleration_m_s2,
-            self.max_turn_acceleration_rad_s2,
-            self.odometry_drift,
-            self.odometry_noise,
-            self.odometry_slip,
-        )
+        return part(self, Robot, "robot_", "")
 
     def mount(self) -> Mount:
         """Returns the camera's mount."""
-        return Mount(
-            self.camera_height_m,
-            self.camera_forward_m,
-            self.camera_pitch_deg,
-            self.camera_field_deg,
-            self.image_width,
-            self.image_height,
-        )
+        return part(self, Mount, "camera_", "image_")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ if __name__ == "__main__":
     sys.exit(start("viewer_node"))
 
 import fnmatch
+import functools
 import importlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy
 
@@ -80,9 +80,8 @@ class ViewerNode(ManagedNode[ViewerParameters]):
         """Subscribes to what there is, and from then on to what comes."""
         super().on_activate(state)
         self._look()
-        # A steady clock: with use_sim_time a paused bag must not hide new topics.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(_LOOK_S, self._look, clock=steady)
+        # With use_sim_time a paused bag must not hide new topics.
+        self._timer = self.create_steady_timer(_LOOK_S, self._look)
         return SUCCESS
 
     @reported
@@ -248,6 +247,4 @@ class ViewerNode(ManagedNode[ViewerParameters]):
         return [status_message(level, self.get_fully_qualified_name(), text, "", values)]
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node; returns the exit status."""
-    return run_node(ViewerNode, args)
+main = functools.partial(run_node, ViewerNode)

@@ -47,7 +47,7 @@ def map_covariance(options: VerificationOptions) -> Array:
     return np.diag(np.repeat(np.square(sigmas), 3))
 
 
-class Agreement:
+class CommonErrors:
     """Errors of a map's keyframes, located by their neighbours. Memory is bounded."""
 
     def __init__(self, options: VerificationOptions) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import matrix_from_xyzw
-from robot_vision.places.verification.agreement import Agreement, common_covariance
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.common_errors import CommonErrors, common_covariance
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
@@ -33,9 +33,9 @@ def pose(x: float) -> NDArray[np.float64]:
     return T
 
 
-def located(share: float, count: int, seed: int = 0) -> Agreement:
+def located(share: float, count: int, seed: int = 0) -> CommonErrors:
     """Returns keyframes that err by a fit's covariance and a share of what neighbours show of a Kinect's."""
-    rng, found = np.random.default_rng(seed), Agreement(VerificationOptions())
+    rng, found = np.random.default_rng(seed), CommonErrors(VerificationOptions())
     truth = pose(0.3)
     arm = np.eye(6)
     arm[1, 5], arm[2, 4] = 0.3, -0.3  # a turn about z moves a camera at x along y
