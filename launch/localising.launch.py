@@ -1,7 +1,6 @@
 """Starts the localiser node next to running perception and place nodes.
 
-    ros2 launch robot_vision localising.launch.py map:=/maps/home.map drive_m:=0.0 \
-        camera_to_base:='[0.1, 0.0, 0.4, -1.57, 0.0, -1.57]'
+    ros2 launch robot_vision localising.launch.py map:=/maps/home.map drive_m:=0.0
     ros2 launch robot_vision localising.launch.py --show-args
 
 Defaults stand in config/localising.yaml alone: an argument that is empty was not given.

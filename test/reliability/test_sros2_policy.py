@@ -151,11 +151,7 @@ def test_no_enclave_may_call_services() -> None:
         ("gate", {"rules": str(ROOT / "config" / "gate_rules.yaml")}, "/cmd_vel_in"),
         ("driver", {"belief_topic": "/filters/belief"}, "/filters/belief"),
         ("repeat", {"collision_topic": "/reflex/camera/collision"}, "/reflex/camera/collision"),
-        (
-            "localiser",
-            {"camera_to_base": "[0.1, 0.0, 0.4, -1.57, 0.0, -1.57]"},
-            "/perception/camera/collision",
-        ),  # fmt: skip
+        ("localiser", {}, "/perception/camera/collision"),
     ],
 )
 def test_the_policy_allows_a_node_all_that_it_does(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.driving.answers import COLLISION, STEERING, CollisionAnswer, SteeringAnswer
 from robot_vision.errors import MeasurementError
 from robot_vision.gate.rule import Rule
+from robot_vision.geometry.frames import plain_frame
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.messages.incoming import checked_covariance, checked_pose
 
@@ -64,13 +65,13 @@ class PlacesAnswer(Rule):
 
 @dataclass(frozen=True)
 class OdometryAnswer(Rule):
-    """The robot's pose (4, 4) by the odometry."""
+    """Which frame of the robot the odometry moves, and its pose (4, 4)."""
 
     MESSAGE = "nav_msgs/msg/Odometry"
 
-    def read(self, message: Any) -> Array:
+    def read(self, message: Any) -> tuple[str, Array]:
         """See `Rule`."""
-        return pose_matrix(*checked_pose(message.pose.pose))
+        return plain_frame(message.child_frame_id), pose_matrix(*checked_pose(message.pose.pose))
 
 
 def answers_of(

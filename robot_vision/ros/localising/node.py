@@ -14,6 +14,7 @@ if __name__ == "__main__":
     sys.exit(start("localiser_node"))
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
@@ -32,6 +34,7 @@ from robot_vision.gate.decision import Limit
 from robot_vision.gate.moment import Moment
 from robot_vision.gate.rules import Rules
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
+from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.geometry.rigid import apart, xyzw_from_matrix
 from robot_vision.messages.stamps import set_stamp
@@ -54,7 +57,7 @@ from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.status import pose_message
-from robot_vision.ros.node.transforms import transform_from_numbers
+from robot_vision.ros.node.transforms import refusing, subscribe_static, transform_from_numbers
 
 POSE = "~/pose"
 _SAME_M = 1e-6  # a pose so near to the keyframe's is the keyframe's: nothing was compared
@@ -79,7 +82,10 @@ class Localising(Driving[LocaliserParameters]):
     ) -> None:
         p = node.parameters
         self._places = places
-        self._T_base_camera = transform_from_numbers(p.camera_to_base)
+        self._T_base_camera: NDArray[np.float64] | None = None
+        self._statics: FrameTree[Any] = FrameTree()
+        self._camera = ""  # its frame, by the descriptors
+        self._release: list[Callable[[], None]] = []
         options = LocaliserOptions(p.turn_rad_s, p.drive_m)
         self._localiser = ActiveLocaliser(MapViews(places), options)
         self._law = Law(LawSettings(max_speed_m_s=p.speed_m_s, max_turn_rad_s=p.turn_rad_s))
@@ -96,9 +102,23 @@ class Localising(Driving[LocaliserParameters]):
             Trigger, "~/localise", self._on_localise, callback_group=ReentrantCallbackGroup()
         )
 
+    def activate(self) -> None:
+        """See `Commanding`."""
+        p = self._node.parameters
+        if p.camera_to_base:
+            self._T_base_camera = transform_from_numbers(p.camera_to_base)
+        else:
+            refuse = refusing(self._statistics, self._warn)
+            self._release = [subscribe_static(self._node, self._statics, refuse)]
+            self._subscribe(Image, p.descriptor_topic, self._on_descriptor)
+        super().activate()
+
     def deactivate(self) -> None:
         """See `Commanding`."""
         self._finish(False, "the node was deactivated")
+        for release in self._release:
+            release()
+        self._release = []
         super().deactivate()
 
     def destroy(self) -> None:
@@ -158,7 +178,7 @@ class Localising(Driving[LocaliserParameters]):
     def _answered(self, now: Moment, seen_ns: int | None) -> None:
         odometry = self._answers.get(ODOMETRY)
         if odometry is not None and odometry.value is not None and odometry.stamp_ns is not None:
-            T = odometry.value
+            _, T = odometry.value
             self._odometry.add(odometry.stamp_ns, T[:3, 3], xyzw_from_matrix(T[:3, :3]))
         if self._asked is None:
             return
@@ -172,6 +192,44 @@ class Localising(Driving[LocaliserParameters]):
             self._look_at(places.value, places.stamp_ns, now)
         self._drive(now)
 
+    def _on_descriptor(self, message: Image) -> None:
+        self._camera = plain_frame(message.header.frame_id)
+
+    def _stops(self, now: Moment) -> tuple[Limit, ...]:
+        stops, why = super()._stops(now), self._unmounted()
+        return (*stops, Limit("camera_to_base", 0.0, why)) if why else stops
+
+    def _problems(self) -> list[str]:
+        found = super()._problems()
+        if why := self._unmounted():
+            found.append(f"camera_to_base is not known: {why}")
+            self._warn("camera_to_base", found[-1])
+        return found
+
+    def _unmounted(self) -> str:
+        """Returns why it is not known where the camera is on the robot; empty where it is."""
+        p, odometry = self._node.parameters, self._answers.get(ODOMETRY)
+        if p.camera_to_base:
+            return ""
+        base = "" if odometry is None or odometry.value is None else odometry.value[0]
+        if not self._camera:
+            return f"nothing on {p.descriptor_topic} names the camera's frame: set it, or camera_to_base"
+        if not base:
+            return f"{p.odometry_topic} names no child frame: set camera_to_base"
+        found = self._statics.lookup(base, self._camera)
+        if found is None:
+            return (
+                f"no fixed transform from {base!r} to {self._camera!r} on /tf_static: publish it, or set "
+                "camera_to_base"
+            )
+        if self._T_base_camera is None or not np.array_equal(found, self._T_base_camera):
+            x, y, z = found[:3, 3]
+            self._node.get_logger().info(
+                f"By /tf_static {self._camera} is at x {x:.2f}, y {y:.2f}, z {z:.2f} m of {base}"
+            )
+            self._T_base_camera = found
+        return ""
+
     def _look_at(self, places: NamedPlaces, stamp_ns: int, now: Moment) -> None:
         self._looked_ns = stamp_ns
         at = self._odometry.at(stamp_ns, _TOLERANCE_S)
@@ -180,6 +238,7 @@ class Localising(Driving[LocaliserParameters]):
             self._warn("odometry", f"An image is not used: {self._odometry.why(stamp_ns)}")
             return
         self._statistics.count("looks")
+        assert self._T_base_camera is not None
         try:
             verified = self._verified(places)
             named = list(zip(places.poses, places.probabilities, strict=True))
@@ -215,7 +274,7 @@ class Localising(Driving[LocaliserParameters]):
         return places.poses[0]
 
     def _found(self, places: NamedPlaces, T: NDArray[np.float64], stamp_ns: int) -> None:
-        assert places.accepted is not None
+        assert places.accepted is not None and self._T_base_camera is not None
         camera = CameraPose(T[:3, 3], xyzw_from_matrix(T[:3, :3]), places.accepted)
         robot = base_pose(camera, self._T_base_camera)
         header = Header(frame_id=places.frame)
@@ -244,7 +303,8 @@ class Localising(Driving[LocaliserParameters]):
             return
         limit_s = self._node.parameters.limit_s
         if not 0 <= now.since_s(self._began) <= limit_s:
-            self._finish(False, f"no sure pose within {limit_s:g} s")
+            held = f": {self._said.text}" if self._said.holding else ""
+            self._finish(False, f"no sure pose within {limit_s:g} s{held}")
         elif stops := self._stops(now):
             self._stop(stops, now)
         elif self._step is not None and self._step.what == TURN:
@@ -274,11 +334,12 @@ class LocaliserNode(CommandingNode[LocaliserParameters]):
 
     def _made(self) -> Localising:
         p = self.parameters
-        if not p.map or not p.camera_to_base:
-            name = "map" if not p.map else "camera_to_base"
-            raise ConfigError(f"{name} is empty: set it, see docs/localising.md")
+        if not p.map:
+            raise ConfigError("map is empty: set it, see docs/localising.md")
         rules = answers_of(p.places_topic, p.odometry_topic, p.reflex(), p.max_age_s)
-        given = self._given(Rules(rules))
+        topics = [(rule.name, rule.topic) for rule in rules]
+        topics += [] if p.camera_to_base else [("descriptors", p.descriptor_topic)]
+        given = self._given(Rules(rules), topics)
         places = open_map(p.map, "read")
         try:
             return Localising(places, *given)

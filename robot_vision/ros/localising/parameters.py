@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robot_vision.errors import ConfigError
 from robot_vision.places.localising.localiser import LocaliserOptions
 from robot_vision.ros.gate.parameters import SteeredParameters
 from robot_vision.ros.node.managed_parameters import check_mountings
@@ -25,9 +24,14 @@ class LocaliserParameters(SteeredParameters):
     camera_to_base: tuple[float, ...] = parameter(
         (),
         "Pose of the camera's optical frame in the odometry's child frame, as in a URDF: x y z (m) roll "
-        "pitch yaw (rad); the node does not run without.",
+        "pitch yaw (rad). Empty looks it up on /tf_static, and the robot stands until it is there.",
         low=-1e6,
         high=1e6,
+    )
+    descriptor_topic: str = parameter(
+        "perception/camera/descriptor",
+        "Topic of the descriptors that the place node reads, sensor_msgs/Image, whose header names the "
+        "camera's frame; read where camera_to_base is empty.",
     )
     turn_rad_s: float = parameter(
         _OPTIONS.turn_rad_s, "Turn rate, in rad/s.", low=0.01, high=10, change=LIVE
@@ -49,8 +53,6 @@ class LocaliserParameters(SteeredParameters):
     def __post_init__(self) -> None:
         self.check_camera()
         check_mountings(self.camera_to_base)
-        if len(self.camera_to_base) not in (0, 6):
-            raise ConfigError(f"camera_to_base has {len(self.camera_to_base)} numbers: give six")
 
     def reflex(self) -> tuple[str, str] | None:
         """Returns the topics of steering and collision; None for a robot that only turns."""

@@ -85,11 +85,16 @@ def check_camera_names(names: Sequence[str]) -> None:
         raise ConfigError(f"cameras is {list(names)}: make the names differ")
 
 
-def check_mountings(numbers: Sequence[float]) -> None:
-    """Refuses a parameter `camera_to_base` that is not finite.
+def check_mountings(numbers: Sequence[float], cameras: int = 1) -> None:
+    """Refuses a parameter `camera_to_base` that is not finite, or not of one camera or each.
 
     Raises:
-        ConfigError: a number is not.
+        ConfigError: a number is not, or there are too few or too many.
     """
+    if len(numbers) not in (0, 6, 6 * cameras):
+        each = "" if cameras == 1 else f" for all cameras or {6 * cameras} for each of {cameras}"
+        raise ConfigError(
+            f"camera_to_base has {len(numbers)} numbers: give six{each}, or leave it empty"
+        )
     if any(not math.isfinite(v) for v in numbers):
         raise ConfigError(f"camera_to_base is {list(numbers)}: give finite numbers")

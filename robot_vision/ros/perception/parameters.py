@@ -142,12 +142,7 @@ class NodeSettings(ManagedParameters):
                     f"{name} has {len(topics)} entries for {len(self.cameras)} cameras: "
                     "give one for each, or leave it empty"
                 )
-        if len(self.camera_to_base) not in (0, 6, 6 * len(self.cameras)):
-            raise ConfigError(
-                f"camera_to_base has {len(self.camera_to_base)} numbers: give six for all cameras or "
-                "six for each, or leave it empty"
-            )
-        check_mountings(self.camera_to_base)
+        check_mountings(self.camera_to_base, len(self.cameras))
 
     def topic(self, camera: str) -> str:
         """Returns the image topic of a camera."""

@@ -269,10 +269,6 @@ class PlaceParameters(ManagedParameters):
 
     def __post_init__(self) -> None:
         check_camera_name("camera is", self.camera)
-        if len(self.camera_to_base) not in (0, 6):
-            raise ConfigError(
-                f"camera_to_base has {len(self.camera_to_base)} numbers: give six, or leave it empty"
-            )
         check_mountings(self.camera_to_base)
         if not self.map_frame.strip():
             raise ConfigError("map_frame is empty: set it to a frame, such as map")

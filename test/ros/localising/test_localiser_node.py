@@ -28,6 +28,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.localising.parameters import LocaliserParameters
 from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.ros.node.qos import profile
 from robot_vision.settings.parameters import build
 from robot_vision.simulation.robot import Motion
 from robot_vision.simulation.simulator import Simulator
@@ -51,6 +52,58 @@ def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None
 def test_a_mounting_of_other_than_six_numbers_is_refused() -> None:
     with pytest.raises(ConfigError, match="camera_to_base has 3 numbers"):
         build(LocaliserParameters, {"camera_to_base": [0.0, 0.0, 1.0]})
+
+
+@pytest.mark.ros
+def test_robot_stands_and_says_why_until_it_is_known_where_its_camera_is(
+    tmp_path: Path, ros_domain: None
+) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import TransformStamped, TwistStamped
+    from sensor_msgs.msg import Image
+    from tf2_msgs.msg import TFMessage
+
+    T, key = one_place(tmp_path / "a.map")
+    client = Client()
+    commands = client.listen(TwistStamped, "/cmd_vel")
+    client.listen(DiagnosticArray, "/diagnostics")
+    node = NodeProcess(
+        tmp_path / "localiser.txt",
+        EXECUTABLES["localiser_node"],
+        *("--ros-args", "-p", f"map:={tmp_path / 'a.map'}", "-p", "drive_m:=0.0"),
+        *("-p", "limit_s:=4.0", "-p", "diagnostics_period_s:=0.2"),
+    )
+
+    def until(words: str) -> None:
+        """Waits until the node says why it stands, in its answer and in its diagnostics."""
+        asked = ask(client)
+        wait_until(asked.done, 30, each=played.see)
+        assert not asked.result().success and words in asked.result().message
+        wait_until(
+            lambda: words in client.diagnostics("localiser: localiser")[1], 10, each=played.see
+        )
+
+    try:
+        played = Played(client, T, key)
+        until("nothing on perception/camera/descriptor names the camera's frame")
+        image = Image()
+        set_header(image, time.time_ns(), "/eye")
+        descriptors = client.publisher(Image, "/perception/camera/descriptor")
+        descriptors.publish(image)
+        until("no fixed transform from 'base_link' to 'eye' on /tf_static")
+        assert not any(c.twist.angular.z for c in commands)
+        mounted = TransformStamped(child_frame_id="eye")
+        mounted.header.frame_id, mounted.transform.translation.z = "base_link", 0.4
+        mounted.transform.rotation.w = 1.0
+        client.node.create_publisher(
+            TFMessage, "/tf_static", profile("reliable", 1, latched=True)
+        ).publish(TFMessage(transforms=[mounted]))
+        ask(client)
+        wait_until(lambda: any(c.twist.angular.z for c in commands), 30, each=played.see)
+        assert "By /tf_static eye is at x 0.00, y 0.00, z 0.40 m of base_link" in node.output
+    finally:
+        node.stop()
+        client.close()
 
 
 def ask(client: Client) -> Any:
@@ -110,7 +163,8 @@ def test_lost_robot_turns_to_what_the_map_knows_and_says_where_it_is(
         NodeProcess(
             tmp_path / "localiser.txt",
             EXECUTABLES["localiser_node"],
-            *("--ros-args", "-p", f"map:={file}", "-p", MOUNTED, "-p", "drive_m:=0.0", *sim),
+            # Where the camera is on the robot it learns from /tf_static.
+            *("--ros-args", "-p", f"map:={file}", "-p", "drive_m:=0.0", *sim),
         ),
     ]
     client = Client()
@@ -161,6 +215,18 @@ def places_of(T: NDArray[np.float64], key: int, stamp: int) -> Any:
     return message
 
 
+def one_place(path: Path) -> tuple[NDArray[np.float64], int]:
+    """Makes a map of one keyframe, and returns its pose (4, 4) and its number."""
+    T = Simulator(random_home(WORLD), SEED).T_map_camera
+    with make_map(path, 64) as places:
+        key = places.add(
+            Keyframe.checked(
+                stamp_ns=1, camera="c", source="s", T_map_camera=T, descriptor=unit(1, 64)
+            )
+        )
+        return places.get(key).T_map_camera, key
+
+
 class Played:
     """What the robot says to the node: it turns as it is told to, and its place is not verified."""
 
@@ -190,7 +256,7 @@ class Played:
         last = self._commands[-1].twist if self._commands else None
         if last is not None and last.linear.x == 0:
             self._turned += 0.15 * np.sign(last.angular.z)
-        moved, steering = Odometry(), TwistStamped()
+        moved, steering = Odometry(child_frame_id="base_link"), TwistStamped()
         z, w = math.sin(self._turned / 2), math.cos(self._turned / 2)
         moved.pose.pose.orientation.z, moved.pose.pose.orientation.w = z, w
         risk = {"collision": self.collision, "free": 1 - self.collision}
@@ -212,14 +278,7 @@ def test_robot_drives_on_where_it_may_and_stands_when_its_camera_is_lost(
     """Places that were not compared with the image are no evidence, however often they come."""
     from geometry_msgs.msg import TwistStamped
 
-    T = Simulator(random_home(WORLD), SEED).T_map_camera
-    with make_map(tmp_path / "a.map", 64) as places:
-        key = places.add(
-            Keyframe.checked(
-                stamp_ns=1, camera="c", source="s", T_map_camera=T, descriptor=unit(1, 64)
-            )
-        )
-        T = places.get(key).T_map_camera
+    T, key = one_place(tmp_path / "a.map")
     client = Client()
     commands = client.listen(TwistStamped, "/cmd_vel")
     node = NodeProcess(
