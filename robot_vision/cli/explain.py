@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robot_vision.cli.arguments import add_data_options, open_split
+from robot_vision.cli.arguments import add_data_options, changed, open_split
 from robot_vision.errors import ConfigError, ImageError, unknown
 from robot_vision.files.folders import make_folder
 
@@ -99,8 +99,10 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.recordings.files import readable
     from robot_vision.studies import alike, explain
 
-    if args.option and not args.data:
-        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
+    if not args.data and (given := changed(args, add_arguments, ("option", "split"))):
+        raise ConfigError(f"{given} belongs to a data set: give --data KIND PATH, or leave it out")
+    if args.model and (given := changed(args, add_arguments, ("weights", "size"))):
+        raise ConfigError(f"{given} belongs to --backbone, and --model has its own: leave it out")
     if args.data and not args.model:
         raise ConfigError(
             "--data shows what a model's answer is like: give --model instead of --backbone"
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     wide = explain.all_stages(network)
     folder = Path(args.output).expanduser()
     make_folder(folder)
-    failed = unread = 0
+    failed = seen = 0
     for number, file in enumerate(args.images):
         try:
             whole = FileImage(file).load()
@@ -128,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"robot-vision explain: {error}", file=sys.stderr)
             failed += 1
             continue
+        seen, unread = seen + 1, 0
         image = explain.network_input(whole, network.spec.input)
         asked = Asked(
             Window.of(whole.shape[:2], network.spec.input),
@@ -144,8 +147,8 @@ def run(args: argparse.Namespace) -> int:
                     data = Path(args.data[1]).resolve().name
                     which = f"{len(samples)} {args.split} images of {data}"
                     pictures[f"{name}-alike"] = alike.draw_examples(image, near, name, which)
-                    unread = near.unread
-        if unread and not number:
+                    unread = max(unread, near.unread)
+        if unread and seen == 1:
             print(
                 f"note: {unread} of {len(samples)} images of {args.data[1]} cannot be read and are left out",
                 file=sys.stderr,
@@ -153,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         if len(pictures) == 1 and (args.label or asked.box):
             raise ConfigError(_nobody(args, network.spec))
         silent = [n for n in network.spec.heads if n not in pictures] if args.model else []
-        if silent and not (number or args.label or asked.box):
+        if silent and not (seen > 1 or args.label or asked.box):
             print(
                 f"note: no picture of {', '.join(silent)}: nothing says what it rests on",
                 file=sys.stderr,

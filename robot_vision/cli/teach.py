@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
@@ -18,11 +20,12 @@ from robot_vision.driving.following import FollowSettings
 from robot_vision.driving.route import Route, checked, thinned
 from robot_vision.driving.taught_reflex import collisions, steering_head
 from robot_vision.engines import create_engine
-from robot_vision.errors import ConfigError, SourceError
+from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.files.folders import make_folder
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.map.opening import open_map
+from robot_vision.text.counts import counted
 
 MAP = "places.map"
 # Of poses that wheels say, within what an image shows: metres and degrees.
@@ -80,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
     if frame_id != args.frame:
         notes = (*notes, f"poses in {frame_id} are taken as poses in {args.frame} (--frame)")
     options = data_options(args.option) | {"camera_frame": args.base_frame, "base_to_camera": ""}
-    of_base = open_dataset("rosbag", args.source, **options)
+    try:
+        of_base = open_dataset("rosbag", args.source, **options)
+    except ConfigError as error:  # the same bag was opened before, for the camera
+        raise ConfigError(
+            f"--base-frame {args.base_frame}: {args.source} does not say where this frame is: name that of "
+            "the poses, or one that /tf_static connects to it"
+        ) from error
     samples = sorted(of_base.samples, key=lambda sample: sample.stamp_ns or 0)
     poses = [sample.T_map_camera for sample in samples if sample.T_map_camera is not None]
     images = [sample.source for sample in samples if sample.T_map_camera is not None]
@@ -102,8 +111,12 @@ def run(args: argparse.Namespace) -> int:
         route = dataclasses.replace(unnamed, map_id=places.info.map_id)
     if head:
         with Pipeline(reflex, create_engine(reflex, args.engine, args.device)) as pipeline:
-            loaded = (image.load() for image in images)
-            risk = collisions(pipeline, head, loaded, at)
+            risk, unread = collisions(pipeline, head, map(_readable, images), at)
+        if unread:
+            print(
+                f"warning: the reflex did not see {counted(unread, 'image')} that cannot be read",
+                file=sys.stderr,
+            )
         name = args.reflex or args.model
         name = str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name
         route = dataclasses.replace(route, risk=risk, reflex=name)
@@ -116,6 +129,14 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return status
+
+
+def _readable(image: Any) -> NDArray[np.uint8] | None:
+    """Returns an image; None where it cannot be read."""
+    try:
+        return np.asarray(image.load())
+    except ImageError:
+        return None
 
 
 def _blind(route: Route) -> str:

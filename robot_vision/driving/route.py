@@ -61,8 +61,12 @@ class Route:
         """Probability of a collision (n,) that the reflex may say about each point as when it was taught."""
         if self.risk is None:
             return np.zeros(len(self.points))
-        near = np.abs(self.arc_m[:, None] - self.arc_m) <= _ABOUT_M
-        return np.asarray(np.where(near, self.risk, 0.0).max(axis=1))
+        arc = self.arc_m
+        first = np.searchsorted(arc, arc - _ABOUT_M, side="left")
+        behind = np.searchsorted(arc, arc + _ABOUT_M, side="right")
+        return np.array(
+            [self.risk[a:b].max() for a, b in zip(first.tolist(), behind.tolist(), strict=True)]
+        )
 
     @property
     def backwards_m(self) -> float:

@@ -20,18 +20,21 @@ def steering_head(bundle: ModelBundle) -> str:
 def collisions(
     look: Callable[[NDArray[np.uint8]], Any],
     head: str,
-    images: Iterable[NDArray[np.uint8]],
+    images: Iterable[NDArray[np.uint8] | None],
     at: NDArray[np.intp],
-) -> NDArray[np.float64]:
-    """Returns the largest probability of a collision (m,) that is said at each point of a route.
+) -> tuple[NDArray[np.float64], int]:
+    """Returns the largest probability of a collision (m,) that is said at each point, and how many are None.
 
     Args:
         look: the reflex's pipeline.
         head: that says it.
-        images: RGB uint8 (H, W, 3), of the drive.
+        images: RGB uint8 (H, W, 3), of the drive; None where one cannot be read, which says 0 as where no
+            reflex looked.
         at: (n,) the point of the route that each image is at; see `thinned`.
     """
-    found = np.zeros(at.max() + 1)
+    found, unread = np.zeros(at.max() + 1), 0
     for image, point in zip(images, at, strict=True):
-        found[point] = max(found[point], look(image)[head].collision)
-    return found
+        unread += image is None
+        if image is not None:
+            found[point] = max(found[point], look(image)[head].collision)
+    return found, unread

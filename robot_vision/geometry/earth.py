@@ -47,6 +47,16 @@ def east_north(
     return np.stack((away @ east, away @ north), axis=-1)
 
 
+def metres_apart(
+    lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64], datum: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Returns about how far points (N,) are from one, in metres along the ground (haversine, a sphere)."""
+    lat, lon = np.radians(lat_deg), np.radians(lon_deg)
+    b, a = np.radians(datum)
+    square = np.sin((lat - b) / 2) ** 2 + np.cos(lat) * np.cos(b) * np.sin((lon - a) / 2) ** 2
+    return np.asarray(2 * _A * np.arcsin(np.sqrt(np.clip(square, 0.0, 1.0))))
+
+
 def degrees_of_utm(
     zone: NDArray[np.int64],
     south: NDArray[np.bool_],

@@ -17,7 +17,7 @@ _LATITUDE, _LONGITUDE, _ALTITUDE, _DIRECTION = (
     6,
     17,
 )  # the tag before each says its sign or its kind
-_BELOW_THE_SEA = 1
+_BELOW = (b"\1", b"\3")  # the reference, of which EXIF 3.0 has two
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def gps_of(data: Any) -> GpsTag | None:
     if lat == 0 and lon == 0:
         raise ValueError("its latitude and longitude are both 0: the receiver had no position")
     altitude, heading = _number(tags, _ALTITUDE), _number(tags, _DIRECTION)
-    if altitude is not None and tags.get(_ALTITUDE - 1, b"")[:1] == bytes([_BELOW_THE_SEA]):
+    if altitude is not None and tags.get(_ALTITUDE - 1, b"")[:1] in _BELOW:
         altitude = -altitude
     if tags.get(_DIRECTION - 1, b"T")[:1] != b"T" or not 0 <= (heading or 0) <= 360:
         heading = None
@@ -72,6 +72,8 @@ def _degrees(tags: dict[int, Any], tag: int, signs: bytes, most: float) -> float
     value = float(sum(part / 60**i for i, part in enumerate(parts[:3])))
     if not 0 <= value <= most:  # NaN compares false
         raise ValueError(f"its latitude or longitude is {value:g} degrees")
+    if not all(part <= 60 for part in parts[1:3]):  # 60 by rounding
+        raise ValueError("its latitude or longitude has more than 60 minutes or seconds")
     return -value if sign == signs[1:] else value
 
 

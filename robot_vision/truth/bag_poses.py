@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry.earth import east_north
+from robot_vision.geometry.earth import east_north, metres_apart
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
@@ -35,6 +35,12 @@ POSE_KINDS = (POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED, ODOMETRY)
 TF_KINDS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
 Report = Callable[[SourceError], None]
+_PLANE_M, _FARTHEST_M = (
+    2e4,
+    1e6,
+)  # from the datum: what a plane holds exactly, and what nobody means
+_HIGHEST_M = 1e5
+
 Lookup = Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 
@@ -87,6 +93,11 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     tree, notes = frame_tree(bag, report)
     if request.topic and bag.kinds.get(request.topic) == NAV_SAT_FIX:
         return _from_fixes(bag, request, report)
+    if request.datum:
+        fixes = ", ".join(t for t, kind in bag.kinds.items() if kind == NAV_SAT_FIX) or "none here"
+        raise ConfigError(
+            f"datum is for latitudes and longitudes: set pose_topic to a NavSatFix ({fixes}) or leave it out"
+        )
     if request.topic or request.source == "topic":
         return _from_topic(bag, _chosen(bag, request.topic, POSE_KINDS), tree, request, report)
     _refuse_loops(tree, request.map_frame, request.camera_frame)
@@ -102,6 +113,7 @@ def _chosen(bag: BagFile, topic: str, kinds: tuple[str, ...]) -> str:
     there = [t for t, k in bag.kinds.items() if k in kinds]
     if topic:
         if topic not in there:
+            there += [t for t, k in bag.kinds.items() if k == NAV_SAT_FIX]
             raise ConfigError(f"{unknown('pose topic', topic, there or ['none'])} (in {bag.path})")
         return topic
     if len(there) > 1:
@@ -143,6 +155,12 @@ def _from_topic(
 def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses:
     """Returns positions by GPS in metres from the datum: x east, y north, z up from the sea."""
     place = f"{bag.path}:{request.topic}"
+    if request.base_to_camera:
+        raise ConfigError(
+            f"{place} has no orientation, so that base_to_camera cannot be applied: leave it out, and the "
+            "antenna's positions are taken as the camera's"
+        )
+    datum = _parsed_datum(request.datum) if request.datum else None
     stamps, rows = list[int](), list[tuple[float, float, float]]()
     left_out, flat = Counter[str](), 0
     for record in bag.raw([request.topic]):
@@ -154,26 +172,30 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
             left_out["whose latitude or longitude is no degrees"] += 1
         elif lat == 0 and lon == 0:
             left_out["at latitude 0 and longitude 0, where a receiver has no position"] += 1
+        elif datum and metres_apart(np.array([lat]), np.array([lon]), datum)[0] > _FARTHEST_M:
+            left_out[
+                f"more than {_FARTHEST_M / 1000:g} km from datum {request.datum} (latitude,longitude)"
+            ] += 1
         else:
-            known = math.isfinite(height)
+            known = abs(height) <= _HIGHEST_M  # NaN compares false
             flat += not known
             stamps.append(stamp_to_ns(fix.header.stamp) or record.log_ns)
             rows.append((lat, lon, height if known else 0.0))
     gone = [f"{counted(n, 'message', 'messages')} {why} left out" for why, n in left_out.items()]
     if not rows:
         raise SourceError(f"{place} has no position ({'; '.join(gone) or 'no message'})")
-    if not request.datum:
+    if datum is None:
         raise ConfigError(
             f"{place} gives latitude and longitude: set datum to the origin of the map, such as "
             f"{rows[0][0]:.4f},{rows[0][1]:.4f}, the same for all recordings of a place"
         )
     degrees = np.array(rows)
-    xy = east_north(degrees[:, 0], degrees[:, 1], _parsed_datum(request.datum))
+    xy = east_north(degrees[:, 0], degrees[:, 1], datum)
     builder = TrajectoryBuilder(place, report)
     for stamp, (east, north), (_, _, up) in zip(stamps, xy.tolist(), rows, strict=True):
         builder.add(stamp, [east, north, up], [0.0, 0.0, 0.0, 1.0])
     trajectory = builder.build()
-    far_m = float(np.abs(xy).max())
+    far_m = float(metres_apart(degrees[:, 0], degrees[:, 1], datum).max())
     text = [
         f"positions are those of {request.topic} from datum {request.datum}, x east, y north, the antenna's "
         "taken as the camera's; no orientation",
@@ -181,7 +203,7 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
         *([f"{counted(flat, 'message', 'messages')} without altitude: z is 0"] if flat else []),
         *(
             [f"they reach {far_m / 1000:.0f} km: a plane is exact within 20 km"]
-            if far_m > 2e4
+            if far_m > _PLANE_M
             else []
         ),
         *builder.notes(),

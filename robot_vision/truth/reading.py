@@ -22,7 +22,13 @@ from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
 from robot_vision.truth.bag_numbers import numbers_of_topic, parse_numbers
-from robot_vision.truth.bag_poses import POSE_KINDS, PoseRequest, camera_poses, parse_transform
+from robot_vision.truth.bag_poses import (
+    NAV_SAT_FIX,
+    POSE_KINDS,
+    PoseRequest,
+    camera_poses,
+    parse_transform,
+)
 from robot_vision.truth.images import IMAGE_KINDS, ImagesFrom, ImageTrack, images_of_topic
 from robot_vision.truth.pixel_classes import ForeignClasses
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
@@ -294,6 +300,11 @@ def _poses(
     source, topic = request.pose_source, slashed(request.pose_topic) if request.pose_topic else ""
     if not topic and source != "tf":
         topic = _truth_topic(bag, POSE_KINDS)
+    if topic and bag.kinds.get(topic) == NAV_SAT_FIX:
+        raise ConfigError(
+            f"Pose topic {topic} gives positions by GPS and no poses: evaluate the bag as --data rosbag with "
+            f"--option pose_topic={topic} and --option datum=LATITUDE,LONGITUDE, or leave its poses out"
+        )
     found = camera_poses(
         bag,
         PoseRequest(

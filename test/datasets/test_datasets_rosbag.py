@@ -597,6 +597,21 @@ def test_camera_info_of_images_of_another_size_is_not_used_and_said(tmp_path):
             assert not said
 
 
+def test_a_damaged_first_image_loses_no_camera(tmp_path):
+    K = np.array([[500.0, 0, 8], [0, 500, 6], [0, 0, 1]])
+    Image = TYPES.types["sensor_msgs/msg/Image"]
+    for whole in (3, 0):
+        with RecordingWriter(tmp_path / f"{whole}") as bag:
+            for i in range(6):
+                data = picture(i).reshape(-1)[: None if i >= 6 - whole else 7]
+                head = header(i / 10, "camera_optical_frame")
+                bag.write(IMAGE, ns(i / 10), Image(head, 12, 16, "rgb8", 0, 48, data))
+            bag.camera_info("/camera/camera_info", ns(0), "camera_optical_frame", (12, 16), K)
+        splits = open_dataset("rosbag", tmp_path / f"{whole}")
+        assert (splits.camera_matrix is not None) == (whole > 0)
+        assert any("is not used" in n and "7 bytes" in n for n in splits.notes) == (whole == 0)
+
+
 # Real data
 
 
@@ -883,6 +898,38 @@ def test_a_nav_sat_fix_gives_positions_in_metres_and_says_what_it_leaves_out(tmp
     ):
         assert words in notes
     assert "3 frames skipped" in notes
+
+
+def test_positions_far_from_the_datum_and_options_that_mean_nothing_are_refused(tmp_path):
+    """Beyond the plane's half of the earth, positions fold over: those of the antipode are at its origin."""
+    nan = float("nan")
+    fixes = [
+        (52.0, 7.0, 1e308, 0),
+        (-52.0, -173.0, 5.0, 0),
+        (7.0, 52.0, 5.0, 0),
+        (52.0, 7.0, nan, 0),
+    ]
+    write_fixes(tmp_path / "walk", fixes, np.arange(4) * 0.1)
+    options = {"pose_topic": "/fix", "split": "train"}
+    splits = open_dataset("rosbag", tmp_path / "walk", datum="52.0,7.0", **options)
+    np.testing.assert_allclose(poses_of(splits.train)[:, :3, 3], 0, atol=1e-6)
+    notes = "\n".join(splits.notes)
+    assert "2 messages more than 1000 km from datum 52.0,7.0 (latitude,longitude)" in notes
+    assert "2 messages without altitude" in notes
+    with pytest.raises(ConfigError, match="leave it out"):
+        open_dataset(
+            "rosbag", tmp_path / "walk", datum="52,7", base_to_camera="identity", **options
+        )
+    # Without its topic the bag has no poses, and both ways say which topic there is.
+    with pytest.raises(ConfigError, match=r"set pose_topic to a NavSatFix \(/fix\)"):
+        open_dataset("rosbag", tmp_path / "walk", datum="52,7")
+    with pytest.raises(ConfigError, match="use one of /fix"):
+        open_dataset("rosbag", tmp_path / "walk", pose_topic="/gps/fix")
+    assert any(
+        "set pose_topic to /fix" in n for n in open_dataset("rosbag", tmp_path / "walk").notes
+    )
+    with pytest.raises(ConfigError, match="--data rosbag with --option pose_topic=/fix"):
+        read_truth(tmp_path / "walk", TruthRequest(pose_topic="/fix"), "camera_optical_frame")
 
 
 def test_a_bag_without_a_fix_is_refused_with_the_reason(tmp_path):

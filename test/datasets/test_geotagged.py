@@ -46,6 +46,8 @@ def test_the_place_is_what_pillow_wrote(tmp_path, end):
     assert tag.lon_deg == pytest.approx(151.2153, abs=1e-7)
     assert (tag.altitude_m, tag.heading_deg) == (-3.5, 271.25)
     assert gps_of(photo(tmp_path / f"b.{end}").read_bytes()) is None
+    below = photo(tmp_path / f"d.{end}", 1.0, 1.0, altitude=2.0, _5=bytes([3]))  # EXIF 3.0
+    assert gps_of(below.read_bytes()).altitude_m == -2
     by_compass = photo(tmp_path / f"c.{end}", 1.0, 1.0, heading=20.0, north="M")
     assert gps_of(by_compass.read_bytes()).heading_deg is None
 
@@ -72,6 +74,8 @@ def test_what_is_cut_off_or_no_place_says_so(tmp_path):
         (photo(tmp_path / "zero.jpg", 0.0, 0.0), "both 0"),
         (photo(tmp_path / "north.jpg", 95.0, 7.0), "95 degrees"),
         (photo(tmp_path / "sign.jpg", *RHEINE, _1="X"), "no N, S, E or W"),
+        (photo(tmp_path / "minutes.jpg", *RHEINE, _2=(52.0, 75.0, 0.0)), "more than 60 minutes"),
+        (photo(tmp_path / "seconds.jpg", *RHEINE, _4=(7.0, 26.0, 99.0)), "more than 60 minutes"),
     ):
         with pytest.raises(ValueError, match=words):
             gps_of(bad.read_bytes())
@@ -102,6 +106,8 @@ def test_a_folder_without_gps_is_refused_with_the_reason(tmp_path):
     photo(tmp_path / "a.jpg")
     with pytest.raises(SourceError, match="no image with GPS"):
         open_dataset("geotagged", tmp_path)
+    with pytest.raises(SourceError, match="is not a folder: give the folder"):
+        open_dataset("geotagged", photo(tmp_path / "b.jpg", *RHEINE))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from robot_vision.cli import main
 from robot_vision.driving.following import ARRIVED, BLOCKED, OFF_ROUTE, Follower, FollowSettings
 from robot_vision.driving.route import ROUTE, Route, checked, read_route, thinned
+from robot_vision.driving.taught_reflex import collisions
 from robot_vision.errors import SourceError
 from robot_vision.simulation.drive_bag import write_drive
 from robot_vision.simulation.robot import Motion, Mount
@@ -135,6 +137,29 @@ def test_stands_only_for_what_is_more_blocked_than_it_was_taught() -> None:
     assert follower.drive(2.6, 0.0, 0.0, 0.95).reason == BLOCKED
 
 
+def test_a_long_route_is_read_in_little_memory() -> None:
+    """Six kilometres: a table of all pairs of its points would take 140 GB."""
+    far = route_of((0, 0), (6000, 0))
+    risk = np.zeros(len(far.points))
+    risk[[0, 70_000, -1]] = 0.5, 0.7, 0.9
+    expected = replace(far, risk=risk).expected
+    assert [expected[i] for i in (0, 3, 69_997, 70_003, -1)] == [0.5, 0.5, 0.7, 0.7, 0.9]
+    assert np.count_nonzero(expected) == pytest.approx(9 + 2 * 5, abs=4)
+
+
+def test_images_that_cannot_be_read_say_nothing_of_the_way() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    said = iter([0.2, 0.9, 0.4])
+    risk, unread = collisions(
+        lambda _: {"reflex": SimpleNamespace(collision=next(said))},
+        "reflex",
+        [image, None, image, None, image],
+        np.array([0, 0, 0, 1, 2]),
+    )
+    assert unread == 2
+    np.testing.assert_array_equal(risk, [0.9, 0.0, 0.4])
+
+
 def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_route(CORNER.write(tmp_path)).risk is None
     said = np.linspace(0, 1, len(CORNER.points))
@@ -205,6 +230,9 @@ def test_teach_makes_a_map_and_the_way_through_it(
     # The robot's way, not the camera's, which is 0.1 m before it.
     assert aside(route, np.array(driven)).max() < 0.06
     assert main(["map", "check", str(out / route.map)]) == 0
+    none = [*words, "--base-frame", "laser", "--output", str(tmp_path / "no")]
+    assert main(["teach", str(tmp_path / "bag"), *none]) == 2
+    assert "--base-frame laser: " in capsys.readouterr().err
     # A drive of which nothing can be repeated is refused before anything is made.
     no = [*words, "--reflex", "demo", "--output", str(tmp_path / "no")]
     assert main(["teach", str(tmp_path / "bag"), *no]) == 2

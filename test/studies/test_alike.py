@@ -138,6 +138,8 @@ def test_command_shows_examples_of_a_data_set(tmp_path, home, capsys):
     for refused, words in (
         ([*backbone, *data], "give --model instead of --backbone"),
         ([*given, "--option", "split=train"], "--option belongs to a data set"),
+        ([*given, "--split", "test"], "--split belongs to a data set"),
+        ([*given, "--size", "96"], "--size belongs to --backbone"),
         ([*given, *data, "--split", "test"], "has no test images: --split may be train"),
     ):
         assert main(refused) == 2

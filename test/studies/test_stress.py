@@ -342,6 +342,7 @@ def test_labelled_folder_without_order_has_no_dropped_frames(tiny, tmp_path, cap
         (["--bag", "gone"], "gone does not exist"),
         (["--data", "image_folder", "gone"], "does not exist"),
         (["--bag", "x", "--option", "a=b"], "--option belongs to a data set"),
+        (["--bag", "x", "--split", "train"], "--split belongs to a data set"),
         (["--data", "image_folder", ".", "--option", "ab"], "KEY=VALUE"),
         (["--data", "image_folder", ".", "--poses", "x"], "--poses does not go with --data"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from robot_vision.cli.arguments import (
     add_topic,
     add_truth,
     at_least_1,
+    changed,
 )
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
@@ -304,13 +306,15 @@ def _labels_of(texts: list[str]) -> dict[str, str]:
 
 
 def check_data_set(args: argparse.Namespace) -> None:
-    """Refuses what does not go with a data set, which has its own truth, and --option without one.
+    """Refuses what does not go with a data set, which has its own truth, and --option or --split without one.
 
     Raises:
         ConfigError: with the option.
     """
-    if args.option and not args.data:
-        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
+    if not args.data and (
+        given := changed(args, functools.partial(add_data_set, instead_of=""), ("option", "split"))
+    ):
+        raise ConfigError(f"{given} belongs to a data set: give --data KIND PATH, or leave it out")
     if args.data:
         _refuse(args, _OF_BAGS, "--data")
 

@@ -38,6 +38,8 @@ class Options(GeoOptions):
 
 def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`; see `registry.open_dataset`."""
+    if not root.is_dir():
+        raise SourceError(f"{root} is not a folder: give the folder of the photographs")
     parts = {name: root / name for name in _PARTS if (root / name).is_dir()} or {"": root}
     notes = unused_notes(root, list(parts)) if "" not in parts else []
     skipped, found = Skipped(), list[tuple[str, Path, GpsTag]]()

@@ -39,7 +39,7 @@ from robot_vision.settings.declared import names_in, option
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, Labeller, labels_of_spans, labels_of_topic
 from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
-from robot_vision.truth.bag_poses import PoseRequest, camera_poses
+from robot_vision.truth.bag_poses import NAV_SAT_FIX, PoseRequest, camera_poses
 from robot_vision.truth.images import (
     IMAGE_KINDS,
     ImagesFrom,
@@ -252,6 +252,11 @@ def _recording(
     notes.append(
         f"{bag.path.name}: images are those of {topic}, {poses.text if poses else 'no poses'}"
     )
+    fixes = [t for t, k in bag.kinds.items() if k == NAV_SAT_FIX]
+    if fixes and poses is None and options.pose_source != "none":
+        notes.append(
+            f"{bag.path.name} could give positions by GPS: set pose_topic to {' or '.join(fixes)}"
+        )
     if unlabelled:
         notes.append(
             f"{bag.path.name}: {counted(unlabelled, 'image has', 'images have')} a pose and no "
@@ -410,7 +415,7 @@ def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) ->
     if record is None or not images:
         return _Camera()
     try:
-        height, width = images[0].source.load().shape[:2]
+        height, width = _first_size(images)
         numbers = numbers_of(bag.message(record), topic, size=(width, height))
     except (ConfigError, ImageError) as error:
         notes.append(f"{bag.path.name}:{chosen} is not used: {error}")
@@ -425,6 +430,22 @@ def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) ->
     except ConfigError as error:  # such as a model of distortion that is not known
         notes.append(f"{bag.path.name}:{chosen} gives K and no more: {error}")
         return _Camera(K)
+
+
+def _first_size(images: list[_Image]) -> tuple[int, ...]:
+    """Returns (height, width) of the first image that can be read: a recording may begin with a damaged one.
+
+    Raises:
+        ImageError: none can, as the first one says.
+    """
+    first: ImageError | None = None
+    for image in images:
+        try:
+            return image.source.load().shape[:2]
+        except ImageError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _with_camera(sample: Sample, camera: _Camera, own: bool) -> Sample:
