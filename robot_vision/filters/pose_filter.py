@@ -92,6 +92,7 @@ Array = NDArray[np.float64]
 _LOST_S = 0.5  # without a measurement: what knows no odometry is begun again
 _NEVER = 1 << 62
 AGAINST, FOR = 0.5, 2.0  # agreement of cells: how much more probable they are there than anywhere
+_LEAST_SHARE = 1e-13  # of a covariance's largest variance
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
 
@@ -237,10 +238,12 @@ class PoseFilter:
                 "covariance", "the covariance is not symmetric and positive definite"
             )
         newest = self._newest(stamp_ns, f"a pose of source {source!r}")
-        # A variance may be the smallest double there is, and its inverse infinite.
+        # A variance may be the smallest double there is, and its inverse infinite; or so small next to
+        # another that rounding makes it negative.
         body = symmetrised(se3.body_covariance(T, C))
-        least = np.linalg.eigvalsh(body)[0]
-        body = body + max(0.0, MIN_VARIANCE - least) * np.eye(6)
+        variances = np.linalg.eigvalsh(body)
+        least = max(MIN_VARIANCE, _LEAST_SHARE * float(variances[-1]))
+        body = body + max(0.0, least - float(variances[0])) * np.eye(6)
         return Measurement(
             stamp_ns,
             self._number,

@@ -623,6 +623,21 @@ def test_variance_that_has_no_inverse_does_no_harm(least: float) -> None:
     )
 
 
+def test_variances_of_very_different_size_do_no_harm() -> None:
+    """As of a source that knows one axis alone; 1e9 is the largest that Nav2 takes."""
+    covariance = np.diag([1e9, 1e-12, 1e-12, 1e9, 1e-12, 1e-12])
+    for seed in range(10):
+        filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+        R = np.eye(4)
+        R[:3, :3] = Rotation.random(random_state=seed).as_matrix()
+        for i in range(6):
+            T = at(0.02 * i) @ R
+            filter_.add_odometry(S + i * S // 20, T)
+            filter_.add_pose(S + i * S // 20, T, covariance, "camera")
+        estimate = filter_.estimate()
+        assert estimate is not None and np.all(np.isfinite(estimate.covariance))
+
+
 def test_two_poses_of_one_image_are_taken() -> None:
     """Sent twice, with another between: the two differ by no motion and no noise of their own."""
     filter_ = PoseFilter()
