@@ -273,6 +273,10 @@ def test_add_refuses_another_model_frame_or_mistake_in_one_line(
         (("add", tmp_path / "none", second, "--model", bundle), "does not exist"),
         (("build", path, second, "--model", bundle), "use robot-vision map add"),
         (("add", path, hall, "--model", bundle, "--option", "map_frame=hall"), "in frame 'hall'"),
+        (
+            ("evaluate", path, hall, "--model", bundle, "--option", "map_frame=hall"),
+            "pose_source=tf",
+        ),
         (("build", tmp_path / "x", no_poses, "--model", bundle), "pose"),
         (("build", tmp_path / "x", tmp_path, "--model", bundle, "--split", "al"), "mean 'all'"),
         (("build", tmp_path / "x", bundle, "--model", bundle), "name its format with --kind"),

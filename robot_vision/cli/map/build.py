@@ -79,11 +79,7 @@ def _go(
     rename: bool,
 ) -> int:
     """Builds with a bar; returns the exit status."""
-    if places.info.frame_id != frame_id:
-        raise ConfigError(
-            f"{args.source} has poses in frame {frame_id!r} and the map is in "
-            f"{places.info.frame_id!r}: set --option map_frame, or build a map of its own and merge it"
-        )
+    refuse_frame(args.source, frame_id, places, ", or build a map of its own and merge it")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
@@ -167,6 +163,20 @@ def _report(
     if interrupted:
         return 130
     return 1 if done.unreadable else 0
+
+
+def refuse_frame(source: str, frame_id: str, places: PlaceMap, more: str = "") -> None:
+    """Refuses poses in another frame than the map's.
+
+    Raises:
+        ConfigError: with what gives others, and `more`.
+    """
+    if places.info.frame_id != frame_id:
+        raise ConfigError(
+            f"{source} has poses in frame {frame_id!r} and the map is in {places.info.frame_id!r}: take "
+            "poses in the map's frame (--option pose_topic=TOPIC or pose_source=tf of a bag, map_frame="
+            f"{places.info.frame_id} of data whose poses name no frame){more}"
+        )
 
 
 def _covariance(sigma: list[float] | None) -> NDArray[np.float64] | None:

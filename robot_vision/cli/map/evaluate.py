@@ -12,7 +12,7 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import progress
-from robot_vision.cli.map.build import recorded_views
+from robot_vision.cli.map.build import recorded_views, refuse_frame
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
@@ -36,11 +36,7 @@ def evaluate(args: argparse.Namespace) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     with open_map(args.map, "read", bundle=bundle) as places:
-        if places.info.frame_id != frame_id:
-            raise ConfigError(
-                f"{args.source} has poses in frame {frame_id!r} and the map is in "
-                f"{places.info.frame_id!r}: set --option map_frame"
-            )
+        refuse_frame(args.source, frame_id, places)
         engine = create_engine(bundle, args.engine, args.device)
         with Pipeline(bundle, engine) as pipeline, progress() as bar:
             task = bar.add_task("recognising", total=len(views))

@@ -19,7 +19,7 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.charts.page import page
 from robot_vision.charts.tables import html_table
 from robot_vision.cli.arguments import progress
-from robot_vision.cli.map.build import ViewStructure, recorded_views
+from robot_vision.cli.map.build import ViewStructure, recorded_views, refuse_frame
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.files.whole import write_whole
@@ -62,11 +62,7 @@ def update(args: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     unreadable: Counter[str] = Counter()
     with open_map(args.map, "read" if args.dry_run else "write", bundle=bundle) as places:
-        if places.info.frame_id != frame_id:
-            raise ConfigError(
-                f"{args.source} has poses in frame {frame_id!r} and the map is in "
-                f"{places.info.frame_id!r}: set --option map_frame"
-            )
+        refuse_frame(args.source, frame_id, places)
         with (
             Pipeline(bundle, create_engine(bundle, args.engine, args.device)) as pipeline,
             progress() as bar,

@@ -49,15 +49,14 @@ class FilterNode(ManagedNode[FilterParameters]):
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Checks what is known of the classes, and makes the publishers."""
-        p = self.parameters
+        p, topics = self.parameters, list[tuple[str, str]]()
         if p.filter_classes:
-            topics = [(f"camera {name}", p.classification_topic(name)) for name in p.cameras]
-            check_topics(self, "classification_topics", topics)
+            topics += [(f"camera {name}", p.classification_topic(name)) for name in p.cameras]
         if p.filter_pose:
-            topics = [(f"source {n}", t) for n, t in enumerate(p.poses(), 1)]
-            check_topics(self, "pose_topics", topics)
-            topics = [(f"source {n}", t) for n, t in enumerate(p.cells(), 1)]
-            check_topics(self, "cell_topics", topics)
+            topics += [(f"pose source {n}", t) for n, t in enumerate(p.poses(), 1)]
+            topics += [(f"cell source {n}", t) for n, t in enumerate(p.cells(), 1)]
+            topics += [("odometry_topic", p.odometry_topic)] * (p.odometry_source == "topic")
+        check_topics(self, "The node", topics)
         shared = (self, lambda: self.parameters, self._warn, self._ahead, self._on_incompatible_qos)
         try:
             if p.filter_classes:

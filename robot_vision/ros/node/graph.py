@@ -75,8 +75,20 @@ def other_types(node: Any, topic: str, stamped: bool) -> list[str]:
     ]
 
 
+_OF_ALL = {
+    "/tf": "transforms",
+    "/tf_static": "fixed transforms",
+    "/clock": "the time",
+    "/diagnostics": "diagnostics",
+    "/rosout": "logs",
+    "/parameter_events": "parameters",
+}
+
+
 def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -> None:
     """Refuses inputs that are no topics, the node's own, or one in its namespace and after remapping.
+
+    Topics on which every node reads or writes messages of another type are no inputs either.
 
     Args:
         node: resolves the names.
@@ -86,7 +98,7 @@ def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -
     Raises:
         ConfigError: a name is not allowed, the node's own, or that of another input.
     """
-    users: dict[str, str] = {}
+    users = dict(_OF_ALL)
     for user, topic in topics:
         try:
             name = node.resolve_topic_name(topic)

@@ -96,7 +96,13 @@ def test_names_that_are_given_in_full_stay(make: Callable[..., Any]) -> None:
     ("kind", "given", "text"),
     [
         (FilterNode, {"pose_topics": ["~/pose"]}, "the node itself publishes there"),
-        (FilterNode, {"pose_topics": ["gps", "/gps"]}, "/gps for source 1 and for source 2"),
+        (
+            FilterNode,
+            {"pose_topics": ["gps", "/gps"]},
+            "/gps for pose source 1 and for pose source 2",
+        ),
+        (FilterNode, {"cell_topics": ["/odom"]}, "/odom for cell source 1 and for odometry_topic"),
+        (FilterNode, {"odometry_topic": "/tf"}, "/tf for transforms and for odometry_topic"),
         (
             FilterNode,
             {"cameras": ["a", "b"], "classification_topics": ["c", "c"]},

@@ -30,6 +30,12 @@ def test_one_topic_for_two_cameras_is_refused(node: Any, other: str) -> None:
         check_topics(node, "image_topics", topics)
 
 
+@pytest.mark.parametrize("name", ["/tf", "/clock", "/diagnostics"])
+def test_a_topic_that_every_node_uses_is_no_input(node: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"The node has {name} for .* and for odometry_topic"):
+        check_topics(node, "The node", [("odometry_topic", name)])
+
+
 def test_topics_that_differ_pass(node: Any) -> None:
     check_topics(node, "image_topics", [("camera front", "a/image"), ("camera rear", "/a/image")])
 
