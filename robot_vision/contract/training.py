@@ -55,6 +55,8 @@ class DataFacts:
         input: (height, width) of the network's input, pixels.
         colours: of the classes of each word that is an image, RGB; empty where nothing says them.
         positions: float64 (N, 3), metres, of the cameras of the training images that have poses.
+        datum: `latitude,longitude` of the map's origin where x is east and y is north; `earth` for positions
+            from its middle; empty where nobody knows it.
         camera: returns the camera of all training images, in pixels of the network's input; None where the
             data do not say it. It may read an image, and raises ConfigError where the images have several.
     """
@@ -65,6 +67,7 @@ class DataFacts:
     colours: Mapping[str, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
     positions: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     camera: Callable[[], Intrinsics | None] = lambda: None
+    datum: str = ""
 
 
 class Target(NamedTuple):

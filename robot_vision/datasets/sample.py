@@ -147,6 +147,8 @@ class Splits:
         has_orientation: False where positions are known and rotations are not (they are then the
             identity's stand-in and no loss or mining may use them).
         pixel_classes: of each word of truth that is a class of every pixel.
+        datum: `latitude,longitude` of the map's origin where x is east and y is north; `earth` for positions
+            from its middle; empty where nobody knows it.
     """
 
     train: tuple[Sample, ...]
@@ -158,6 +160,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     has_orientation: bool = True
     pixel_classes: Mapping[str, PixelClasses] = field(default_factory=dict)
+    datum: str = ""
     _contents: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def labels_of(self, word: str) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ class Certifier:
         if not mapped or not any(head.judge().reference for head in self._judged):
             return None
         truth = sample_truth(self._data.splits, mapped)
-        if truth.poses is None:
+        if truth.poses is None or not truth.poses.oriented:
             return None
         with closing(create_engine(self._bundle, "onnx", "cpu")) as engine:
             said = replay(Pipeline(self._bundle, engine), SampleSource("map", mapped))

@@ -119,6 +119,7 @@ def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
         {word: classes.colours for word, classes in splits.pixel_classes.items()},
         np.array([pose[:3, 3] for pose in poses], np.float64).reshape(-1, 3),
         partial(_camera, splits, size),
+        splits.datum,
     )
 
 

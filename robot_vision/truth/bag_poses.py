@@ -8,7 +8,6 @@ headers.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry.earth import east_north, metres_apart
+from robot_vision.geometry.earth import (
+    EARTH,
+    FARTHEST_M,
+    apart_m,
+    east_north,
+    normals,
+    on_earth,
+    parsed_datum,
+)
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
@@ -35,10 +42,7 @@ POSE_KINDS = (POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED, ODOMETRY)
 TF_KINDS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
 Report = Callable[[SourceError], None]
-_PLANE_M, _FARTHEST_M = (
-    2e4,
-    1e6,
-)  # from the datum: what a plane holds exactly, and what nobody means
+_PLANE_M = 2e4  # from the datum: what a plane holds exactly
 _HIGHEST_M = 1e5
 
 Lookup = Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
@@ -153,14 +157,18 @@ def _from_topic(
 
 
 def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses:
-    """Returns positions by GPS in metres from the datum: x east, y north, z up from the sea."""
+    """Returns positions by GPS in metres from the datum: x east, y north, z up from the sea.
+
+    For the datum `earth` they are those from the middle of the earth, in the frame of that name.
+    """
     place = f"{bag.path}:{request.topic}"
     if request.base_to_camera:
         raise ConfigError(
             f"{place} has no orientation, so that base_to_camera cannot be applied: leave it out, and the "
             "antenna's positions are taken as the camera's"
         )
-    datum = _parsed_datum(request.datum) if request.datum else None
+    around = parsed_datum(request.datum) if request.datum not in ("", EARTH) else None
+    middle = normals(*np.array(around or (0.0, 0.0)))
     stamps, rows = list[int](), list[tuple[float, float, float]]()
     left_out, flat = Counter[str](), 0
     for record in bag.raw([request.topic]):
@@ -172,9 +180,9 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
             left_out["whose latitude or longitude is no degrees"] += 1
         elif lat == 0 and lon == 0:
             left_out["at latitude 0 and longitude 0, where a receiver has no position"] += 1
-        elif datum and metres_apart(np.array([lat]), np.array([lon]), datum)[0] > _FARTHEST_M:
+        elif around and apart_m(normals(*np.array([lat, lon])), middle) > FARTHEST_M:
             left_out[
-                f"more than {_FARTHEST_M / 1000:g} km from datum {request.datum} (latitude,longitude)"
+                f"more than {FARTHEST_M / 1000:g} km from datum {request.datum} (latitude,longitude)"
             ] += 1
         else:
             known = abs(height) <= _HIGHEST_M  # NaN compares false
@@ -184,20 +192,23 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
     gone = [f"{counted(n, 'message', 'messages')} {why} left out" for why, n in left_out.items()]
     if not rows:
         raise SourceError(f"{place} has no position ({'; '.join(gone) or 'no message'})")
-    if datum is None:
+    if not request.datum:
         raise ConfigError(
             f"{place} gives latitude and longitude: set datum to the origin of the map, such as "
-            f"{rows[0][0]:.4f},{rows[0][1]:.4f}, the same for all recordings of a place"
+            f"{rows[0][0]:.4f},{rows[0][1]:.4f}, the same for all recordings of a place, or to {EARTH}"
         )
-    degrees = np.array(rows)
-    xy = east_north(degrees[:, 0], degrees[:, 1], datum)
+    lat, lon, height = np.array(rows).T
+    if around is None:
+        xyz, far_m, axes = on_earth(normals(lat, lon), height), 0.0, "in its frame"
+    else:
+        xyz = np.column_stack([east_north(lat, lon, around), height])
+        far_m, axes = float(apart_m(normals(lat, lon), middle).max()), "x east, y north"
     builder = TrajectoryBuilder(place, report)
-    for stamp, (east, north), (_, _, up) in zip(stamps, xy.tolist(), rows, strict=True):
-        builder.add(stamp, [east, north, up], [0.0, 0.0, 0.0, 1.0])
+    for stamp, position in zip(stamps, xyz.tolist(), strict=True):
+        builder.add(stamp, position, [0.0, 0.0, 0.0, 1.0])
     trajectory = builder.build()
-    far_m = float(metres_apart(degrees[:, 0], degrees[:, 1], datum).max())
     text = [
-        f"positions are those of {request.topic} from datum {request.datum}, x east, y north, the antenna's "
+        f"positions are those of {request.topic} from datum {request.datum}, {axes}, the antenna's "
         "taken as the camera's; no orientation",
         *gone,
         *([f"{counted(flat, 'message', 'messages')} without altitude: z is 0"] if flat else []),
@@ -210,21 +221,11 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
     ]
     return CameraPoses(
         lambda stamps_ns: trajectory.at(stamps_ns, request.max_gap_ns),
-        request.map_frame,
+        EARTH if request.datum == EARTH else request.map_frame,
         "; ".join(text),
         trajectory.stamps_ns,
         oriented=False,
     )
-
-
-def _parsed_datum(text: str) -> tuple[float, float]:
-    try:
-        lat, lon = (float(word) for word in text.split(","))
-    except ValueError:
-        lat, lon = math.nan, math.nan
-    if not (abs(lat) <= 90 and abs(lon) <= 360):
-        raise ConfigError(f"datum is {text!r}: give latitude,longitude in degrees")
-    return lat, lon
 
 
 def _extrinsics(

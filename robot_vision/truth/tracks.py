@@ -136,12 +136,14 @@ class PoseTrack:
         stamps_ns: int64 (L,), of the poses themselves; None where they are a chain of several (tf).
         map_frame: name of the poses' frame.
         text: where they come from, for people.
+        oriented: whether they are poses, and not positions alone.
     """
 
     at: Lookup
     stamps_ns: NDArray[np.int64] | None = None
     map_frame: str = "map"
     text: str = ""
+    oriented: bool = True
 
     @classmethod
     def of(

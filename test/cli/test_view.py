@@ -126,7 +126,7 @@ def test_cells_are_as_large_as_they_are_probable(
         options = head.resolve(head.options({}), spec, Material())
         for topic in head.topics(spec):
             write = topic.writer(rosbags_maker(bag.store))
-            message = write(shot, head.Answer(spec.cells, said), options)
+            message = write(shot, head.Answer(spec.ground, said), options)
             bag.write(f"/perception/front/{topic.name}", 10**18, message)
     assert main(["view", "drive", "--output", "seen.rrd"]) == 0
     found = {}

@@ -21,6 +21,7 @@ from tiny_datasets import POINT, camera
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.sample import true_values
 from robot_vision.errors import ConfigError, ImageError, SourceError
+from robot_vision.geometry.earth import degrees_of_normals, normals_of
 from robot_vision.geometry.trajectory import Trajectory, slerp
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
@@ -888,7 +889,12 @@ def test_a_nav_sat_fix_gives_positions_in_metres_and_says_what_it_leaves_out(tmp
     np.testing.assert_allclose(at[:, 0], [-east, -east, east], atol=0.01)
     np.testing.assert_allclose(at[:, 1], [0, -110.67, 0], atol=0.1)
     np.testing.assert_allclose(at[:, 2], [5, 0, 7])
-    assert not splits.has_orientation
+    assert not splits.has_orientation and splits.datum == "-17.0,180.0"
+    on_earth = open_dataset("rosbag", tmp_path / "walk", datum="earth", **options)
+    assert (on_earth.map_frame, on_earth.datum) == ("earth", "earth")
+    normal, height = normals_of(poses_of(on_earth.train)[:, :3, 3])
+    np.testing.assert_allclose(degrees_of_normals(normal)[1], [179.9999, 179.9999, -179.9999])
+    np.testing.assert_allclose(height, [5, 0, 7], atol=1e-6)
     notes = "\n".join(splits.notes)
     for words in (
         "1 message without a fix",

@@ -151,7 +151,7 @@ def test_cells_are_fused_as_the_node_fuses_them():
         for outcome in node.add_pose(stamp, T, predictions.covariance[i], "network"):
             expected[outcome.verdict] += 1
         shot = Shot(Stamp(*divmod(stamp, S)), "camera", "front")
-        message = write(shot, head.Answer(spec.cells, p[i]), head.Options("map"))
+        message = write(shot, head.Answer(spec.ground, p[i]), head.Options("map"))
         try:
             for outcome in node.add_cells(stamp, PositionCells(*checked_cells(message)), "cells"):
                 expected[outcome.verdict] += 1

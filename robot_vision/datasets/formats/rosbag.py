@@ -71,7 +71,9 @@ class Options(PosedOptions):
         "orientation",
     )
     datum: str = option(
-        "", "with a NavSatFix topic, the map's origin: latitude,longitude in degrees"
+        "",
+        "with a NavSatFix topic, the map's origin: latitude,longitude in degrees; or earth, for positions "
+        "from the middle of the earth",
     )
     camera_frame: str = option(
         "", "optical frame of the camera in tf; empty: the frame_id of the images"
@@ -189,7 +191,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         if (table := getattr(truth, "table", None)) is not None
     }
     frame = next(iter(frames), options.map_frame)
-    return replace(splits, map_frame=frame, pixel_classes=tables)
+    return replace(splits, map_frame=frame, pixel_classes=tables, datum=options.datum)
 
 
 def _bags_under(root: Path) -> list[Path]:

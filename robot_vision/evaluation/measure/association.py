@@ -29,7 +29,7 @@ class Associated:
         others: the same for heads by another name than their kind, by that name.
         numbers: by name float64 (N,), NaN where there is none.
         positions: float64 (N, 3), true, metres; NaN where there is none.
-        xyzw: float64 (N, 4), true; NaN where there is none.
+        xyzw: float64 (N, 4), true; NaN where there is none, also where a position is known.
         images: by name, what is true of each frame's pixels.
         counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
             were found and how many were not, by reason.
@@ -47,8 +47,8 @@ class Associated:
 
     @property
     def has_pose(self) -> NDArray[np.bool_]:
-        """Which frames (N,) have a true pose."""
-        return np.isfinite(self.positions[:, 0])
+        """Which frames (N,) have a true pose, and not a position alone."""
+        return np.isfinite(self.positions[:, 0]) & np.isfinite(self.xyzw[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
     if truth.poses is not None:
         matrices, holds = truth.poses.at(stamps)
         position[holds] = matrices[holds, :3, 3]
-        for i in np.flatnonzero(holds):
+        for i in np.flatnonzero(holds) if truth.poses.oriented else ():
             xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
         counts[POSE] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
         _require_overlap("poses", counts[POSE], stamps, truth.poses.stamps_ns)

@@ -227,7 +227,10 @@ def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) ->
     names = found.labels if head.name == head.kind else found.others.get(head.name)
     true = label_indices(names or [None] * len(found.positions), labels)
     given = {w: found.images[n] for w, n in image_words(head).items() if n in found.images}
-    truth = FrameTruth(true, found.positions, found.xyzw, head.own(found.numbers), given)
+    positions = found.positions
+    if head.judge().oriented:
+        positions = np.where(found.has_pose[:, None], positions, np.nan)
+    truth = FrameTruth(true, positions, found.xyzw, head.own(found.numbers), given)
     return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
 
 

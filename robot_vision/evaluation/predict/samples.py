@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,12 @@ def sample_truth(
 def _poses(splits: Splits, samples: Sequence[Sample], times: NDArray[np.int64]) -> PoseTrack | None:
     poses = [s.T_map_camera for s in samples]
     known = [p for p in poses if p is not None]
-    if len(known) < len(poses) or not splits.has_orientation:
+    if len(known) < len(poses):
         return None
     positions = np.array([p[:3, 3] for p in known])
     xyzw = np.array([xyzw_from_matrix(p[:3, :3]) for p in known])
-    return Truth.of_arrays(times, None, positions, xyzw).poses
+    track = Truth.of_arrays(times, None, positions, xyzw).poses
+    return track and replace(track, oriented=splits.has_orientation)
 
 
 def _in_classes_of_the_model(

@@ -119,6 +119,7 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
             shutil.rmtree(path, ignore_errors=True)
             rows = slice(a, b)
             fine = np.isfinite(scores["true_position"][rows]).all(1)
+            fine &= np.isfinite(scores["true_xyzw"][rows]).all(1)
             truth = (
                 scores["stamps_ns"][rows][fine],
                 scores["true_position"][rows][fine],

@@ -10,23 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.head import Answer
-from robot_vision.geometry.squares import centres
-
-RADII = (0.5, 1.0, 2.0, 5.0)  # metres
+from robot_vision.heads.cells.ground import Ground
 
 
 @dataclass(frozen=True)
 class CellsAnswer(Answer):
-    """Where the camera is in a plane of the map, as probabilities of cells.
+    """Where the camera is in a plane of the map or on the earth, as probabilities of cells.
 
     Attributes:
-        cells: float64 (K, 4), metres: low corner and high corner of each.
+        ground: the K cells.
         probabilities: float32 (K,), sums to 1.
     """
 
     CHECKED: ClassVar[Mapping[str, str]] = {"probabilities": "probabilities of cells"}
 
-    cells: NDArray[np.float64]
+    ground: Ground
     probabilities: NDArray[np.float32]
 
     @property
@@ -36,13 +34,13 @@ class CellsAnswer(Answer):
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """Centre (2,) of the most probable cell, metres."""
-        return centres(self.cells[self.best][None])[0]
+        """Centre (D,) of the most probable cell."""
+        return np.asarray(self.ground.centres[self.best])
 
     @property
     def expected(self) -> NDArray[np.float64]:
-        """Expected position (2,), metres: between two peaks it is where nobody is."""
-        return self.probabilities.astype(np.float64) @ centres(self.cells)
+        """Expected position (D,): between two peaks it is where nobody is."""
+        return self.ground.expected(self.probabilities)
 
     @property
     def entropy(self) -> float:
@@ -52,8 +50,21 @@ class CellsAnswer(Answer):
 
     def within(self, radius_m: float) -> float:
         """Returns the probability of the cells whose centres are within a radius of the best one's."""
-        away = np.linalg.norm(centres(self.cells) - self.centre, axis=1)
+        away = self.ground.apart(self.ground.centres, self.centre)
         return float(self.probabilities[away <= radius_m].sum(dtype=np.float64))
+
+    @property
+    def spread_m(self) -> float:
+        """Root of the mean square of the distance from the most probable cell's centre, metres."""
+        away = self.ground.apart(self.ground.centres, self.centre)
+        p = self.probabilities.astype(np.float64)
+        return float(np.sqrt(p @ (away**2 + self.ground.sides_m**2 / 6)))
+
+    @property
+    def peak(self) -> float:
+        """Probability of the most probable cell and of all that lie within its side of its centre."""
+        near = self.ground.distances(self.centre[None])[0] <= self.ground.sides_m[self.best]
+        return float(self.probabilities[near].sum(dtype=np.float64))
 
     def top(self, count: int) -> list[int]:
         """Returns the most probable cells, the best first; of equal ones the first comes first."""

@@ -44,7 +44,7 @@ class CellsFitter(Fitter[CellsSpec]):
         )
 
         def numbers(probabilities: NDArray[np.float64]) -> Numbers:
-            columns = score_cells(probabilities, spec.cells, positions)
+            columns = score_cells(probabilities, spec.ground, positions)
             found = material.resampler.headlines(statistics(columns), rows)
             return {name: found[name] for name in self.titles}
 
@@ -73,7 +73,7 @@ class CellsFitter(Fitter[CellsSpec]):
 def _truth(
     truth: Sequence[Any], spec: CellsSpec
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
-    """Returns which (N,) have a pose, and of those n their positions (n, 2) and true cells (n,)."""
+    """Returns which (N,) have a pose, and of those n their places (n, D) and true cells (n,)."""
     rows, positions, _ = poses_of(truth)
-    own = positions[rows][:, list(spec.axes)]
-    return rows, own, true_cells(own, spec.cells)[0]
+    own = spec.ground.positions(positions[rows])
+    return rows, own, true_cells(own, spec.ground)[0]

@@ -23,20 +23,23 @@ from robot_vision.contract.head import (
 )
 from robot_vision.contract.topics import Topic
 from robot_vision.errors import ConfigError
-from robot_vision.geometry.squares import centres
-from robot_vision.heads.cells.answer import RADII, CellsAnswer
-from robot_vision.heads.cells.drawing import SHOWN, draw_cells, place
+from robot_vision.geometry.earth import EARTH, degrees_of_normals
+from robot_vision.heads.cells.answer import CellsAnswer
+from robot_vision.heads.cells.drawing import SHOWN, draw_cells
+from robot_vision.heads.cells.fix import fix_of
 from robot_vision.heads.cells.options import CellsOptions
 from robot_vision.heads.cells.spec import CellsSpec
-from robot_vision.heads.cells.topics import grid_topic, points_topic
+from robot_vision.heads.cells.topics import fix_topic, grid_topic, points_topic
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
 CELLS = "cells.csv"
+DIGITS = 7  # of degrees: a centimetre
+SQUARE = ("face", "level", "column", "row")  # of a cell of the earth (geometry/earth_cells.py)
 
 
 class CellsHead(Head[CellsSpec, CellsAnswer]):
-    """Where in the map the camera is, as a distribution over cells."""
+    """Where in the map or on the earth the camera is, as a distribution over cells."""
 
     kind: ClassVar[str] = "cells"
     answer_key: ClassVar[str] = "cells"
@@ -56,19 +59,23 @@ class CellsHead(Head[CellsSpec, CellsAnswer]):
     def decoder(
         self, spec: CellsSpec, several: EpistemicSpec | None, material: Material
     ) -> Callable[[Arrays], list[CellsAnswer]]:
-        key, cells = self.key("cell_probabilities"), spec.cells
-        return lambda outputs: [CellsAnswer(cells, p) for p in outputs[key]]
+        key, ground = self.key("cell_probabilities"), spec.ground
+        return lambda outputs: [CellsAnswer(ground, p) for p in outputs[key]]
 
     def to_bundle(self, spec: CellsSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The cells are a table: low and high corner along the plane's axes, and images."""
+        """The cells are a table: corners in the plane or squares of the earth's faces, and images."""
         settings = plain(spec)
         del settings["corners"], settings["images"]
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        names = [f"{axis}_{end}" for end in ("low", "high") for axis in spec.plane]
+        names, cells = list(SQUARE), spec.cells
+        if spec.plane == EARTH:
+            cells = cells.astype(np.int64)
+        else:
+            names = [f"{axis}_{end}" for end in ("low", "high") for axis in spec.plane]
         table.writerow([*names, "images"])
         table.writerows(
-            [*cell, count] for cell, count in zip(spec.cells.tolist(), spec.images, strict=True)
+            [*cell, count] for cell, count in zip(cells.tolist(), spec.images, strict=True)
         )
         return settings, {CELLS: text.getvalue().encode()}
 
@@ -94,46 +101,67 @@ class CellsHead(Head[CellsSpec, CellsAnswer]):
         return dataclasses.replace(options, map_frame=options.map_frame or spec.map_frame)
 
     def topics(self, spec: CellsSpec | None) -> Sequence[Topic]:
-        return (
-            grid_topic(self.topic("cells"), spec),
-            points_topic(self.topic("cell_points"), spec, self.key("cell_probabilities")),
-        )
+        """Cells on the earth have no grid, which lies in a plane. A fix needs to know where the map is."""
+        points = points_topic(self.topic("cell_points"), spec, self.key("cell_probabilities"))
+        grid, fix = grid_topic(self.topic("cells"), spec), fix_topic(self.topic("cell_fix"), spec)
+        if spec is None:
+            return grid, points, fix
+        if spec.plane == EARTH:
+            return points, fix
+        return (grid, points, fix) if spec.datum else (grid, points)
 
     def draw(
         self, canvas: Canvas, answer: CellsAnswer, spec: CellsSpec, options: CellsOptions
     ) -> None:
-        draw_cells(canvas, answer, spec.plane, "" if self.name == self.kind else f"{self.name} ")
+        draw_cells(canvas, answer, "" if self.name == self.kind else f"{self.name} ")
 
     def json(self, answer: CellsAnswer, spec: CellsSpec, options: Any, attach: Any) -> Any:
-        middles = centres(answer.cells)
-        return {
+        ground = answer.ground
+
+        def numbers(place: Any) -> list[float]:
+            if spec.plane == EARTH:
+                return [round(float(v), DIGITS) for v in degrees_of_normals(place)]
+            return short_numbers(place)
+
+        said = {
             "frame_id": spec.map_frame,
             "plane": spec.plane,
             "best": [
                 {
-                    "centre": short_numbers(middles[i]),
-                    "size_m": short(answer.cells[i, 2] - answer.cells[i, 0]),
+                    "centre": numbers(ground.centres[i]),
+                    "size_m": short(ground.sides_m[i]),
                     "probability": short(answer.probabilities[i]),
                 }
                 for i in answer.top(SHOWN)
             ],
-            "expected": short_numbers(answer.expected),
+            "expected": numbers(answer.expected),
             "entropy": short(answer.entropy),
-            "within": {f"{radius:g}": short(answer.within(radius)) for radius in RADII},
+            "within": {f"{radius:g}": short(answer.within(radius)) for radius in ground.radii},
         }
+        if (fix := fix_of(answer, spec.datum)) is not None:
+            said["fix"] = {
+                "latitude": round(fix.lat_deg, DIGITS),
+                "longitude": round(fix.lon_deg, DIGITS),
+                "spread_m": short(answer.spread_m),
+                "sure": fix.sure,
+            }
+        return said
 
     def heading(self, spec: CellsSpec) -> str:
         return f"cell in {spec.map_frame}" if self.name == self.kind else self.name
 
     def cell(self, answer: CellsAnswer, spec: CellsSpec, options: Any) -> str:
         share = 100 * answer.probabilities[answer.best]
-        return f"{place(answer.centre, spec.plane)} m {share:.0f}%, {answer.entropy:.2f} nats"
+        place = answer.ground.text(answer.centre)
+        return f"{place} {share:.0f}%, {answer.entropy:.2f} nats"
 
     def about(self, spec: CellsSpec) -> str:
-        sides = spec.cells[:, 2] - spec.cells[:, 0]
+        sides, count = spec.ground.sides_m, counted(len(spec.images), "cell")
+        if spec.plane == EARTH:
+            return f"PlaNet, {count} of {sides.min():.0f} to {sides.max():.0f} m on the earth"
         return (
-            f"PlaNet, {counted(len(spec.images), 'cell')} of {sides.min():g} to {sides.max():g} m in the "
-            f"{spec.plane} plane of `{spec.map_frame}`"
+            f"PlaNet, {count} of {sides.min():g} to {sides.max():g} m in the {spec.plane} plane of "
+            f"`{spec.map_frame}`"
         )
 
     def columns(self, spec: CellsSpec) -> Mapping[str, Column]:
@@ -143,7 +171,7 @@ class CellsHead(Head[CellsSpec, CellsAnswer]):
         return {self.key("cell_probabilities"): answer.probabilities}
 
     def unpack(self, row: Mapping[str, Any], spec: CellsSpec, material: Material) -> CellsAnswer:
-        return CellsAnswer(spec.cells, np.asarray(row[self.key("cell_probabilities")]))
+        return CellsAnswer(spec.ground, np.asarray(row[self.key("cell_probabilities")]))
 
     def example(self) -> CellsSpec:
         corners = [v for i in range(4) for v in (100.0 * i - 50, -50.0, 100.0 * i + 50, 50.0)]

@@ -22,15 +22,16 @@ from robot_vision.contract.metrics import (
     Statistics,
 )
 from robot_vision.contract.rows import RowColumn, Rows
-from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells import figures
-from robot_vision.heads.cells.answer import RADII
 from robot_vision.heads.cells.evaluation import (
     SMALLEST_PROBABILITY,
+    far_shares,
     score_cells,
+    shares,
     statistics,
     within_name,
 )
+from robot_vision.heads.cells.ground import EARTH_RADII, RADII, ground_of
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.paired import Bound, PairedEvidence
 from robot_vision.statistics.reliability import reliability
@@ -43,6 +44,7 @@ ROWS = {
     "cell_confidence": RowColumn("<f8", 1, "probability of the most probable cell", identity=True),
     "true_cell_probability": RowColumn("<f8", 1, "probability of the true cell"),
     "cell_error_m": RowColumn("<f8", 1, "from the most probable cell's centre to the truth"),
+    "cell_error_km": RowColumn("<f8", 1, "the same on the earth, in kilometres", optional=True),
     "expected_error_m": RowColumn("<f8", 1, "from the expected position to the truth"),
     "cell_entropy": RowColumn("<f8", 1, "of the probabilities, nats", identity=True),
     "prior_probability": RowColumn("<f8", 1, "share of the training images in the true cell"),
@@ -61,13 +63,21 @@ def _statistics(rows: Rows, mask: Mask) -> Statistics:
 
 def _prior(rows: Rows, mask: Mask) -> Statistics:
     error, share = rows["prior_error_m"][mask], rows["prior_probability"][mask]
+    on_earth = bool(_on_earth(rows)[mask].any())
     return {
-        tuple(within_name(radius) for radius in RADII): mean(
-            np.stack([error <= radius for radius in RADII], axis=1)
-        ),
+        **shares(error, RADII),
+        **(shares(error, EARTH_RADII) if on_earth else {}),
         ("median_m", "p90_m"): quantiles(error, (0.5, 0.9)),
         "nll": mean(-np.log(np.maximum(share, SMALLEST_PROBABILITY))),
     }
+
+
+def _on_earth(rows: Rows) -> Mask:
+    return np.asarray(_placed(rows) & np.isfinite(rows["cell_error_km"]))
+
+
+def _far(rows: Rows, mask: Mask) -> Statistics:
+    return far_shares({"cell_error_km": rows["cell_error_km"][mask]})
 
 
 def _details(rows: Rows, resampler: Resampler) -> dict[str, Any]:
@@ -76,16 +86,21 @@ def _details(rows: Rows, resampler: Resampler) -> dict[str, Any]:
     return {"reliability": reliability(rows["cell_confidence"][mask], right)}
 
 
+def _distance(metres: float) -> str:
+    return f"{metres:.2f} m" if metres < 1e4 else f"{metres / 1000:.0f} km"
+
+
 def _surest_mistakes(rows: Rows) -> list[Shown]:
-    """Returns frames whose cell is wrong by more than the smallest radius, those it is surest of first."""
+    """Returns frames off by more than half a metre, or on the earth a kilometre, surest first."""
     error, sure = rows["cell_error_m"], rows["cell_confidence"]
-    wrong = _placed(rows) & (error > RADII[0])
+    least = np.where(_on_earth(rows), EARTH_RADII[0], RADII[0])
+    wrong = _placed(rows) & (error > least)
     order = np.argsort(-np.where(wrong, sure, -np.inf), kind="stable")
     return [
         Shown(
             i,
             (
-                f"off by {error[i]:.2f} m ({sure[i]:.2f} sure)",
+                f"off by {_distance(error[i])} ({sure[i]:.2f} sure)",
                 f"the true cell was given {rows['true_cell_probability'][i]:.2f}",
             ),
         )
@@ -96,11 +111,13 @@ def _surest_mistakes(rows: Rows) -> list[Shown]:
 CELLS = Section(
     "cells",
     "Where in the map, as cells",
-    "How far the centre of the most probable cell is from the camera, in the plane of the cells, and whether "
+    "How far the centre of the most probable cell is from the camera, in the plane of the cells or along the "
+    "earth, and whether "
     "probabilities mean what they say. A position in no cell counts for the nearest one. The shares of the "
     "training images answer without an image.",
     (
         *(Metric(within_name(r), f"Within {r:g} m", "%") for r in RADII),
+        *(Metric(within_name(r), f"Within {r / 1e3:g} km", "%") for r in EARTH_RADII),
         Metric("median_m", "Median distance", "m", False),
         Metric("p90_m", "90th percentile of the distance", "m", False),
         Metric("expected_median_m", "Median distance of the expected position", "m", False),
@@ -110,13 +127,13 @@ CELLS = Section(
         Metric("entropy", "Mean entropy", "nats", False),
         Metric("covered", "Positions in a cell", "%"),
     ),
-    (Part(_placed, _statistics),),
+    (Part(_placed, _statistics, optional=True), Part(_on_earth, _far, optional=True)),
     {
         "prior": Baseline(
             "training images' shares",
             "always the shares of the training images in the cells",
             _prior,
-        )
+        ),
     },
     details=_details,
     figures=figures.cells,
@@ -131,23 +148,25 @@ class CellsJudge(Judge):
     truth: ClassVar[frozenset[str]] = frozenset({"pose"})
     needs: ClassVar[tuple[str, ...]] = ("cell_probabilities",)
     row_columns: ClassVar[Mapping[str, RowColumn]] = ROWS
+    oriented: ClassVar[bool] = False
 
     def facts(self, spec: Any) -> dict[str, Any]:
-        return {"cells": spec.cells.tolist(), "images": list(spec.images), "axes": list(spec.axes)}
+        return {"cells": spec.cells.tolist(), "images": list(spec.images), "plane": spec.plane}
 
     def score(self, frames: Frames, facts: Mapping[str, Any]) -> Columns:
         count = len(frames.stamps_ns)
         if not facts:  # a recording without the model, which has the cells
             return {word: column.empty(count) for word, column in ROWS.items()}
-        cells, images = np.array(facts["cells"]), np.array(facts["images"], np.float64)
-        positions = frames.truth.positions[:, facts["axes"]]
-        found = score_cells(frames.columns["cell_probabilities"], cells, positions)
+        ground = ground_of(facts["plane"], np.array(facts["cells"]))
+        images = np.array(facts["images"], np.float64)
+        positions = ground.positions(frames.truth.positions)
+        found = score_cells(frames.columns["cell_probabilities"], ground, positions)
         true, prior = found["true_cell"], images / images.sum()
-        fullest = centres(cells)[int(images.argmax())]
+        fullest = ground.centres[int(images.argmax())]
         return {
             **found,
             "prior_probability": np.where(true >= 0, prior[true], np.nan),
-            "prior_error_m": np.linalg.norm(positions - fullest, axis=1),
+            "prior_error_m": ground.apart(positions, fullest),
         }
 
     def sections(self) -> Sequence[Section]:

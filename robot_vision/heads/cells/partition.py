@@ -1,7 +1,8 @@
 """Adaptive cells: a quadtree over the positions of the training images (PlaNet, Weyand et al. 2016).
 
-The paper divides the sphere (S2 cells); here it is a plane of the map, in metres. Cells are small where many
-images were taken and large where few were, so that each class has about as many images.
+The paper divides the sphere (S2 cells); here it is a plane of the map, in metres, or the six faces of a cube
+about the earth. Cells are small where many images were taken and large where few were, so that each class has
+about as many images.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry.earth_cells import level_of, squares_of
 from robot_vision.geometry.squares import PLANES
 
 Array = NDArray[np.float64]
@@ -37,6 +39,42 @@ def divide(
     steps = np.floor(np.asarray(positions, np.float64) / smallest_m).astype(np.int64)
     low = steps.min(axis=0)
     side = 1 << int((steps.max(axis=0) - low).max()).bit_length()
+    cells = _quartered(steps, low, side, most, least)
+    corners = np.concatenate([cells[:, :2], cells[:, :2] + cells[:, 2:3]], axis=1)
+    return corners * smallest_m, cells[:, 3]
+
+
+def divide_earth(
+    normals: Array, most: int, least: int, smallest_m: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divides the earth in the same way, from the six faces of the cube down.
+
+    Args:
+        normals: (N, 3), see `geometry.earth`.
+        most: as above.
+        least: as above.
+        smallest_m: side, along the middle of a face, that is not quartered; near its corners it is less.
+
+    Returns:
+        Cells (K, 4): face, level, column and row. Positions in each (K,).
+    """
+    finest = level_of(smallest_m)
+    faces, steps = squares_of(normals, finest)
+    found, counts = [np.zeros((0, 4), np.int64)], [np.zeros(0, np.int64)]
+    for face in np.unique(faces).tolist():
+        cells = _quartered(steps[faces == face], np.zeros(2, np.int64), 1 << finest, most, least)
+        size = cells[:, 2]
+        level = finest - np.round(np.log2(size)).astype(np.int64)
+        place = cells[:, :2] // size[:, None]
+        found.append(np.column_stack([np.full(len(cells), face), level, place]))
+        counts.append(cells[:, 3])
+    return np.concatenate(found), np.concatenate(counts)
+
+
+def _quartered(
+    steps: NDArray[np.int64], low: NDArray[np.int64], side: int, most: int, least: int
+) -> NDArray[np.int64]:
+    """Returns column, row, side and positions of the squares (K, 4) of steps (N, 2) in one square."""
     found: list[tuple[int, int, int, int]] = []
     todo = [(int(low[0]), int(low[1]), side, np.arange(len(steps)))]
     while todo:  # the last one first, so quarters come in the reverse of their order
@@ -54,9 +92,7 @@ def divide(
             for j in (1, 0)
             for i in (1, 0)
         ]
-    cells = np.array(found, np.int64).reshape(-1, 4)
-    corners = np.concatenate([cells[:, :2], cells[:, :2] + cells[:, 2:3]], axis=1)
-    return corners * smallest_m, cells[:, 3]
+    return np.array(found, np.int64).reshape(-1, 4)
 
 
 def widest(positions: Array) -> str:

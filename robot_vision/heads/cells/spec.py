@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.geometry.earth import EARTH, parsed_datum
+from robot_vision.geometry.earth_cells import MOST_LEVEL
 from robot_vision.geometry.squares import PLANES
+from robot_vision.heads.cells.ground import Ground, ground_of
 from robot_vision.settings.checks import require
 
 MOST_CELLS = 65536
@@ -24,10 +27,14 @@ class CellsSpec:
 
     Attributes:
         corners: of each cell low and high corner along the plane's axes, metres: 4 K numbers, one cell after
-            the other (kept in `cells.csv`).
+            the other (kept in `cells.csv`); on the earth face, level, column and row of each
+            (`geometry.earth_cells`).
         images: training images in each (K, kept there too).
         map_frame: frame of the corners.
-        plane: axes of the map along which cells lie: `xy` where z is up (REP 103), `xz` where y is.
+        plane: axes of the map along which cells lie: `xy` where z is up (REP 103), `xz` where y is; `earth`
+            for cells on the earth, whose positions are from its middle.
+        datum: latitude,longitude of the map's origin in degrees, where x is east and y is north; empty where
+            nobody knows it.
         most_images: a cell with more training images was quartered.
         least_images: a cell with fewer was left out.
         smallest_m: side of a cell that was not quartered.
@@ -43,6 +50,7 @@ class CellsSpec:
     images: tuple[int, ...]
     map_frame: str = "map"
     plane: str = "xy"
+    datum: str = ""
     most_images: int = 0
     least_images: int = 2
     smallest_m: float = 0.25
@@ -58,14 +66,22 @@ class CellsSpec:
         require(numbers == 4 * count, "numbers in corners", numbers, f"{4 * count}: four a cell")
         c = np.reshape(self.corners, (-1, 4))
         fine = (c[:, :2] < c[:, 2:]).all(axis=1) & (np.abs(c) <= MOST_M).all(axis=1)  # NaN is not
+        allowed = f"a low corner and then a high one, in metres up to {MOST_M:g}"
+        if self.plane == EARTH:
+            allowed = f"a face from 0 to 5, a level up to {MOST_LEVEL}, and a column and a row of that level"
+            most = np.exp2(np.clip(c[:, 1], 0, MOST_LEVEL))[:, None]
+            fine = (c >= 0).all(axis=1) & (c[:, 0] <= 5) & (c[:, 1] <= MOST_LEVEL)
+            fine &= (c[:, 2:] < most).all(axis=1) & (c == np.rint(c)).all(axis=1)
         wrong = np.flatnonzero(~fine)
         cell = c[wrong[0]].tolist() if len(wrong) else []
-        allowed = f"a low corner and then a high one, in metres up to {MOST_M:g}"
         require(not len(wrong), "cell", cell, allowed)
         require(min(self.images) >= 1, "images in a cell", min(self.images), "at least 1")
         require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
-        if self.plane not in PLANES:
-            raise ConfigError(unknown("plane", self.plane, tuple(PLANES)))
+        if self.plane not in (*PLANES, EARTH):
+            raise ConfigError(unknown("plane", self.plane, (*PLANES, EARTH)))
+        if self.datum:
+            parsed_datum(self.datum)
+            require(self.plane == "xy", "plane", self.plane, "xy where there is a datum")
         require(self.most_images >= 0, "most_images", self.most_images, "at least 1, or 0")
         require(self.least_images >= 1, "least_images", self.least_images, "at least 1")
         for name in ("smallest_m", "temperature"):
@@ -76,12 +92,17 @@ class CellsSpec:
 
     @functools.cached_property
     def cells(self) -> NDArray[np.float64]:
-        """(K, 4), metres: low corner and high corner of each."""
+        """(K, 4), as `corners` has them."""
         found = np.array(self.corners, np.float64).reshape(-1, 4)
         found.flags.writeable = False
         return found
 
+    @functools.cached_property
+    def ground(self) -> Ground:
+        """Where they lie."""
+        return ground_of(self.plane, self.cells)
+
     @property
     def axes(self) -> tuple[int, int]:
-        """The plane's axes among x, y and z of the map."""
+        """The plane's axes among x, y and z of the map; the earth has none."""
         return PLANES[self.plane]

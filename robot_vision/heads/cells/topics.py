@@ -1,7 +1,8 @@
-"""Probabilities of cells as a grid for planners and RViz, and as points with all numbers; and back."""
+"""Probabilities of cells as a grid for planners and RViz, as points with all numbers, and as a fix."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.topics import HIDDEN, Row, Shot, Topic, stack
 from robot_vision.errors import SourceError
-from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells.answer import CellsAnswer
+from robot_vision.heads.cells.fix import fix_of
 from robot_vision.heads.cells.options import CellsOptions
 from robot_vision.heads.cells.partition import Grid
 from robot_vision.heads.cells.spec import CellsSpec
@@ -19,8 +20,11 @@ from robot_vision.messages.making import Maker, sequence_of, set_header
 from robot_vision.messages.types import POINT_CLOUD
 
 OCCUPANCY_GRID = "nav_msgs/msg/OccupancyGrid"
+NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
 FIELDS = ("x", "y", "z", "size", "probability")
 _FLOAT32 = 7  # of sensor_msgs/PointField
+_APPROXIMATED = 1  # COVARIANCE_TYPE_APPROXIMATED of NavSatFix
+_UP_M2 = 1e8  # of the altitude, which nobody knows: (10 km)^2
 _TURNS = {  # quaternions that turn a grid's x and y to the plane's axes
     "xy": (0.0, 0.0, 0.0, 1.0),
     "xz": (0.5**0.5, 0.0, 0.0, 0.5**0.5),
@@ -83,8 +87,7 @@ def points_topic(name: str, spec: CellsSpec | None, column: str) -> Topic:
         assert spec is not None
         new, field = make(POINT_CLOUD), make("sensor_msgs/msg/PointField")
         points = np.zeros((len(spec.images), len(FIELDS)), "<f4")
-        points[:, list(spec.axes)] = centres(spec.cells)
-        points[:, 3] = spec.cells[:, 2] - spec.cells[:, 0]
+        points[:, :3], points[:, 3] = spec.ground.points, spec.ground.sides_m
         fields = [
             field(name=word, offset=4 * i, datatype=_FLOAT32, count=1)
             for i, word in enumerate(FIELDS)
@@ -113,6 +116,44 @@ def points_topic(name: str, spec: CellsSpec | None, column: str) -> Topic:
         lambda: _Reader(column),
         form=f"`{' '.join(FIELDS)}`",
         of_camera=False,
+    )
+
+
+def fix_topic(name: str, spec: CellsSpec | None) -> Topic:
+    """Returns the topic of the most probable cell's latitude and longitude.
+
+    Args:
+        name: of the topic.
+        spec: as above.
+    """
+
+    def writer(make: Maker) -> Callable[[Shot, CellsAnswer, CellsOptions], Any]:
+        assert spec is not None
+        new, datum = make(NAV_SAT_FIX), spec.datum
+
+        def write(shot: Shot, answer: CellsAnswer, options: CellsOptions) -> Any:
+            fix = fix_of(answer, datum)
+            assert fix is not None
+            message = new()
+            set_header(message.header, shot)
+            message.status.status = 0 if fix.sure else -1  # STATUS_FIX, STATUS_NO_FIX
+            message.status.service = 0  # of no satellites
+            message.latitude, message.longitude = fix.lat_deg, fix.lon_deg
+            message.altitude = math.nan  # by its definition where there is none
+            covariance = np.diag([0.0, 0.0, _UP_M2])
+            covariance[:2, :2] = fix.covariance
+            message.position_covariance = covariance.reshape(-1)
+            message.position_covariance_type = _APPROXIMATED
+            return message
+
+        return write
+
+    return Topic(
+        name,
+        NAV_SAT_FIX,
+        "latitude and longitude of the most probable cell's centre, with the covariance of all cells about "
+        "it; of cells on the earth, and of a map whose `datum` is known",
+        writer,
     )
 
 

@@ -26,10 +26,15 @@ from robot_vision.contract.training import (
     require_poses,
 )
 from robot_vision.errors import ConfigError
-from robot_vision.geometry.squares import centres
-from robot_vision.heads.cells.drawing import place
-from robot_vision.heads.cells.evaluation import SMALLEST_PROBABILITY, score_cells, statistics
-from robot_vision.heads.cells.partition import divide, widest
+from robot_vision.geometry.earth import EARTH
+from robot_vision.heads.cells.evaluation import (
+    SMALLEST_PROBABILITY,
+    far_shares,
+    score_cells,
+    statistics,
+)
+from robot_vision.heads.cells.ground import Earth, earth_normals
+from robot_vision.heads.cells.partition import divide, divide_earth, widest
 from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
@@ -38,6 +43,9 @@ from robot_vision.statistics.bootstrap import values
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+EARTH_SMALLEST_M = (
+    50.0  # side of a cell that is not quartered by default: several times what GPS errs
+)
 _FEWEST, _SHARE = 10, 100  # images in a cell that is quartered by default: at least, and as a share
 
 
@@ -79,7 +87,8 @@ class CellsTrainer(Trainer[CellsSpec]):
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> CellsSpec:
         """See `Trainer.spec`; the cells are a quadtree on the positions of the training images.
 
-        Where the settings name no plane, it is the one along which the positions spread most.
+        Where the settings name no plane, it is the earth for positions from its middle, `xy` where the data
+        know their datum, and else the one along which the positions spread most.
         """
         where = f"network.{self.name}"
         for name in ("corners", "images"):
@@ -90,18 +99,35 @@ class CellsTrainer(Trainer[CellsSpec]):
                 f"The {self.name} head is made from the positions of training images, and there are none: "
                 "train it, with `robot-vision train`"
             )
-        given = {"map_frame": facts.map_frame, "plane": widest(facts.positions), **settings}
+        given = {"map_frame": facts.map_frame, **_defaults(facts, settings), **settings}
+        if facts.datum == EARTH != given["plane"]:
+            raise ConfigError(
+                f"{where}.plane is {given['plane']!r}: positions from the middle of the earth (the data's "
+                f"option datum: {EARTH}) lie on no plane; leave it out"
+            )
         # What is asked for is checked before the cells are made by it: two that stand for them.
         draft = {"corners": [0.0, 0.0, 1.0, 1.0] * 2, "images": [1, 1], **given}
+        if given["plane"] == EARTH:
+            draft["corners"] = [0, 0, 0, 0, 1, 0, 0, 0]
         asked = from_mapping(CellsSpec, where, draft)
-        points = facts.positions[:, list(asked.axes)]
-        most = asked.most_images or max(_FEWEST, len(points) // _SHARE)
-        cells, images = divide(points, most, asked.least_images, asked.smallest_m)
-        if len(cells) < 2:
+        count = len(facts.positions)
+        most = asked.most_images or max(_FEWEST, count // _SHARE)
+        how = most, asked.least_images, asked.smallest_m
+        if asked.plane == EARTH:
+            normals = earth_normals(facts.positions)
+            squares, images = divide_earth(normals, *how)
+            cells = squares.astype(np.float64)
+            ends = Earth(np.zeros((1, 4))).apart(normals, normals[:1])
+            within = f"{ends.max():.3g} m of the first of them"
+        else:
+            points = facts.positions[:, list(asked.axes)]
+            cells, images = divide(points, *how)
             extent = np.ptp(points, axis=0)
+            within = f"{extent[0]:.3g} x {extent[1]:.3g} m of {asked.plane}"
+        if len(cells) < 2:
             raise ConfigError(
-                f"The {len(points)} training positions make {len(cells)} cell of the {self.name} head, and "
-                f"it needs 2: they lie within {extent[0]:.3g} x {extent[1]:.3g} m of {asked.plane}. "
+                f"The {count} training positions make {len(cells)} cell of the {self.name} head, and "
+                f"it needs 2: they lie within {within}. "
                 f"Set {where}.smallest_m below {asked.smallest_m:g}, or most_images below {most}"
             )
         return from_mapping(
@@ -134,7 +160,7 @@ class CellsTrainer(Trainer[CellsSpec]):
             return None
         probabilities = module.decode(raw)["cell_probabilities"][0].detach()
         best = int(probabilities.argmax())
-        text = f"{place(centres(spec.cells)[best], spec.plane)} m  {float(probabilities[best]):.3f}"
+        text = f"{spec.ground.text(spec.ground.centres[best])}  {float(probabilities[best]):.3f}"
         return Evidence(raw["cell_logits"][0, best], text)
 
     def loss_settings(self, spec: CellsSpec, targets: Targets) -> dict[str, Any]:
@@ -193,13 +219,13 @@ class CellsTrainer(Trainer[CellsSpec]):
     def _measured(
         self, probabilities: NDArray[Any], targets: Targets, spec: CellsSpec
     ) -> tuple[Metrics, NDArray[np.float64] | None]:
-        columns = score_cells(probabilities, spec.cells, _positions(targets, spec))
+        columns = score_cells(probabilities, spec.ground, _positions(targets, spec))
         known = columns["true_cell"] >= 0
         if not known.any():
             return {"frames": 0}, None
-        found = values(
-            statistics({word: v[known] for word, v in columns.items()}), int(known.sum())
-        )
+        own = {word: v[known] for word, v in columns.items()}
+        far = far_shares(own) if isinstance(spec.ground, Earth) else {}
+        found = values({**statistics(own), **far}, int(known.sum()))
         nats = -np.log(np.maximum(columns["true_cell_probability"], SMALLEST_PROBABILITY))
         # Over that of an even spread, so that it weighs in a mean with other heads what they do.
         scale = math.log(len(spec.images))
@@ -227,11 +253,20 @@ class CellsTrainer(Trainer[CellsSpec]):
             found["the training images' shares"] = self._measured(prior, asked.targets, spec)[0]
         if "retrieval" in names:
             true = _positions(asked.targets, spec)
-            answers = baselines.most_similar(seen, asked, list(spec.axes))
+            answers = baselines.most_similar(seen, asked, spec.ground)
             for title, positions in answers.items():
-                found[title] = baselines.measured(positions, true)
+                found[title] = baselines.measured(positions, true, spec.ground)
         return found
 
 
 def _positions(targets: Targets, spec: CellsSpec) -> NDArray[np.float64]:
-    return poses_of(targets)[0][:, list(spec.axes)]
+    return spec.ground.positions(poses_of(targets)[0])
+
+
+def _defaults(facts: DataFacts, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that follow from the data where nothing else is said."""
+    if settings.get("plane", facts.datum) == EARTH:
+        return {"plane": EARTH, "smallest_m": EARTH_SMALLEST_M}
+    if facts.datum and settings.get("plane", "xy") == "xy":
+        return {"plane": "xy", "datum": facts.datum}
+    return {"plane": widest(facts.positions)}

@@ -20,6 +20,7 @@ from robot_vision.evaluation.merge import document
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.geometry.squares import centres, distances
+from robot_vision.heads.cells.ground import Plane
 from robot_vision.heads.cells.partition import Grid, divide
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
@@ -220,7 +221,7 @@ def test_grid_lies_in_the_map_where_the_cells_are(plane):
     spec = spec_of(cells, images.tolist(), plane=plane, map_frame="hall")
     p = np.full(len(cells), 0.1 / (len(cells) - 1), np.float32)
     p[3] = 0.9
-    message = message_of("cells", spec, HEAD.Answer(spec.cells, p), frame="")
+    message = message_of("cells", spec, HEAD.Answer(spec.ground, p), frame="")
     assert message.header.frame_id == "hall" and message.header.stamp.sec == 5
     info = message.info
     data = np.asarray(message.data).reshape(info.height, info.width)
@@ -238,7 +239,7 @@ def test_points_say_centre_side_and_probability():
     cells, images = random_cells(3)
     spec = spec_of(cells, images.tolist())
     p = np.random.default_rng(0).dirichlet(np.ones(len(cells))).astype(np.float32)
-    message = message_of("cell_points", spec, HEAD.Answer(spec.cells, p), frame="site")
+    message = message_of("cell_points", spec, HEAD.Answer(spec.ground, p), frame="site")
     assert message.header.frame_id == "site"
     assert [f.name for f in message.fields] == ["x", "y", "z", "size", "probability"]
     found = np.frombuffer(bytes(message.data), "<f4").reshape(-1, 5)
@@ -252,7 +253,7 @@ def test_points_say_centre_side_and_probability():
 
 def test_two_peaks_are_said_as_two_peaks():
     cells = np.array([[0.0, 0, 1, 1], [1, 0, 2, 1], [10, 0, 11, 1]])
-    answer = HEAD.Answer(cells, np.array([0.5, 0.1, 0.4], np.float32))
+    answer = HEAD.Answer(Plane("xy", cells), np.array([0.5, 0.1, 0.4], np.float32))
     np.testing.assert_allclose(answer.centre, [0.5, 0.5])
     np.testing.assert_allclose(answer.expected, [0.5 * 0.5 + 0.1 * 1.5 + 0.4 * 10.5, 0.5])
     assert answer.within(0.5) == pytest.approx(0.5) and answer.within(2) == pytest.approx(0.6)
@@ -268,7 +269,7 @@ def test_two_peaks_are_said_as_two_peaks():
 def judged(spec, probabilities, positions):
     count = len(positions)
     stamps = (np.arange(count) * 10**8).astype(np.int64)
-    said = [Prediction({"cells": HEAD.Answer(spec.cells, p)}) for p in probabilities]
+    said = [Prediction({"cells": HEAD.Answer(spec.ground, p)}) for p in probabilities]
     found = Predictions.of(stamps, said, "drive", bound=[(HEAD, spec)])
     truth = Truth.of_arrays(stamps, None, positions, np.tile([0.0, 0, 0, 1], (count, 1)))
     options = EvaluationSettings(resamples=20)
@@ -315,7 +316,7 @@ def test_a_recording_without_the_model_says_that_it_needs_it():
     spec = spec_of(cells, images.tolist())
     stamps = (np.arange(40) * 10**8).astype(np.int64)
     p = np.full(len(cells), 1 / len(cells), np.float32)
-    said = [Prediction({"cells": HEAD.Answer(spec.cells, p)})] * 40
+    said = [Prediction({"cells": HEAD.Answer(spec.ground, p)})] * 40
     found = Predictions.of(stamps, said, "drive", bound=[(HEAD, spec)])
     truth = Truth.of_arrays(stamps, None, np.zeros((40, 3)), np.tile([0.0, 0, 0, 1], (40, 1)))
     options = EvaluationSettings(resamples=20)

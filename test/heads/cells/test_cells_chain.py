@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from robot_vision.cli import main
-from robot_vision.geometry.squares import centres
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
 
@@ -88,7 +87,7 @@ def predicted(bundle, folder):
 
 def in_rooms(said):
     """Returns the probability (N, 3) of the cells of each room."""
-    x = centres(said[0]["cells"].cells)[:, 0]
+    x = said[0]["cells"].ground.centres[:, 0]
     room = np.abs(x[:, None] - [start + 1 for start in STARTS.values()]).argmin(axis=1)
     p = np.array([each["cells"].probabilities for each in said])
     return np.stack([p[:, room == i].sum(axis=1) for i in range(3)], axis=1)
