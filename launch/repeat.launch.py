@@ -15,6 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.driving.route import read_route
+from robot_vision.errors import ConfigError
 from robot_vision.ros.node.launch_arguments import (
     LARGE_IMAGES,
     common_texts,
@@ -39,10 +40,15 @@ PLAIN = {
     "reflex": (
         "",
         "Model bundle with a steering head, whose probability of a collision slows and stops the robot; none "
-        "for none. Default: the one that the route was taught with, unless collision_topic is given or the "
-        "robot drives backwards.",
+        "for none. Default: the one that the route was taught with, unless its topic is given or the robot "
+        "drives backwards without rear_image_topic.",
     ),
     "image_topic": ("camera/image_raw", "Topic of the camera's images."),
+    "rear_image_topic": (
+        "",
+        "Topic of the images of a camera that looks back, by which the reflex sees when the robot drives "
+        "backwards. Default: none.",
+    ),
     "odometry_topic": ("odom", "Topic of the odometry, nav_msgs/Odometry."),
     "verify_rate_hz": ("5.0", "Largest rate at which images are compared with the map, in Hz."),
     **common_texts("repeat"),
@@ -72,12 +78,17 @@ def launch_setup(context):
         file = str(CONFIG / f"{name}.yaml")
         arguments += [f"--{name}", *node_arguments(name, namespace, file, own | shared)]
     found = [Node(**what, **supervision(given), arguments=arguments)]
-    reads_another = values.get("collision_topic") or values.get("backwards")
+    back, rear = values.get("backwards"), given("rear_image_topic")
+    name, topic = ("rear", "rear_collision_topic") if back else ("camera", "collision_topic")
+    reads_another = values.get(topic) or (back and not rear)
     model = given("reflex") or ("" if reads_another else route.reflex)
     if model and model != "none":
-        values.setdefault("collision_topic", "reflex/camera/collision")
+        if back and not rear:
+            raise ConfigError("reflex is given and backwards true: give rear_image_topic, too")
+        values.setdefault(topic, f"reflex/{name}/collision")
         own = {"name": "reflex", "params_file": str(CONFIG / "perception.yaml"), "enclave": ""}
-        reflex = {"model": model, "image_topics": [images], **shared}
+        reflex = {"model": model, "cameras": [name], **shared}
+        reflex["image_topics"] = [rear if back else images]
 
         def of(argument):
             return own[argument] if argument in own else given(argument)

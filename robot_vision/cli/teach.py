@@ -15,7 +15,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_data_options, add_engine, add_model, data_options
 from robot_vision.cli.map import build
-from robot_vision.datasets import open_dataset
+from robot_vision.datasets import Sample, Splits, open_dataset
 from robot_vision.driving.following import FollowSettings
 from robot_vision.driving.route import Route, checked, thinned
 from robot_vision.driving.taught_reflex import collisions, steering_head
@@ -66,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model bundle with a steering head, which says how near the way leads past things, so that a "
         "robot that follows it stops for what is new (default: --model where it has one)",
     )
+    parser.add_argument(
+        "--rear-topic",
+        default="",
+        metavar="TOPIC",
+        help="images of a camera that looks back, of which the reflex says the same, for a robot that "
+        "follows the route backwards; --option image_topic=TOPIC names the other one's (default: none)",
+    )
     add_data_options(parser)
     add_engine(parser, precision=False)
     parser.set_defaults(
@@ -90,10 +97,14 @@ def run(args: argparse.Namespace) -> int:
             f"--base-frame {args.base_frame}: {args.source} does not say where this frame is: name that of "
             "the poses, or one that /tf_static connects to it"
         ) from error
-    samples = sorted(of_base.samples, key=lambda sample: sample.stamp_ns or 0)
-    poses = [sample.T_map_camera for sample in samples if sample.T_map_camera is not None]
-    images = [sample.source for sample in samples if sample.T_map_camera is not None]
-    points, at = thinned(np.array(poses))
+    samples = _located(of_base)
+    points, at = thinned(np.array([sample.T_map_camera for sample in samples]))
+    back = []
+    if args.rear_topic:
+        options["image_topic"] = args.rear_topic
+        back = _located(open_dataset("rosbag", args.source, **options))
+        if not back:
+            raise SourceError(f"{args.source}: no image on {args.rear_topic} has a pose")
     # Before the minutes of work: what is no route is said now.
     unnamed = checked(Route(MAP, "-", args.frame, args.base_frame, points), args.source)
     reflex = ModelBundle.load(find_model(args.reflex)) if args.reflex else bundle
@@ -102,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--reflex: bundle {reflex.name} has no steering head: name one such as steer"
         )
+    if back and not head:
+        raise ConfigError("--rear-topic needs a reflex that looks: give --reflex steer")
     make_folder(args.output)
     args.map = str(args.output / MAP)
     status = build.make(args, bundle, views, args.frame, notes)
@@ -111,7 +124,15 @@ def run(args: argparse.Namespace) -> int:
         route = dataclasses.replace(unnamed, map_id=places.info.map_id)
     if head:
         with Pipeline(reflex, create_engine(reflex, args.engine, args.device)) as pipeline:
-            risk, unread = collisions(pipeline, head, map(_readable, images), at)
+            images = (_readable(sample.source) for sample in samples)
+            risk, unread = collisions(pipeline, head, images, at, len(points))
+            rear_risk = None
+            if back:
+                ahead, behind = (np.array([s.stamp_ns or 0 for s in of]) for of in (samples, back))
+                at = at[np.searchsorted(ahead, behind).clip(0, len(at) - 1)]
+                images = (_readable(sample.source) for sample in back)
+                rear_risk, more = collisions(pipeline, head, images, at, len(points))
+                unread += more
         if unread:
             print(
                 f"warning: the reflex did not see {counted(unread, 'image')} that cannot be read",
@@ -119,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
             )
         name = args.reflex or args.model
         name = str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name
-        route = dataclasses.replace(route, risk=risk, reflex=name)
+        route = dataclasses.replace(route, risk=risk, reflex=name, rear_risk=rear_risk)
     path = route.write(args.output)
     print(f"{path}: {route.length_m:.1f} m, {len(points)} points{_blind(route)}")
     if route.backwards_m > 0.1:
@@ -137,6 +158,12 @@ def _readable(image: Any) -> NDArray[np.uint8] | None:
         return np.asarray(image.load())
     except ImageError:
         return None
+
+
+def _located(dataset: Splits) -> list[Sample]:
+    """Returns the images with a pose, by their stamps."""
+    there = (sample for sample in dataset.samples if sample.T_map_camera is not None)
+    return sorted(there, key=lambda sample: sample.stamp_ns or 0)
 
 
 def _blind(route: Route) -> str:

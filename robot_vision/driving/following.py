@@ -31,7 +31,7 @@ _PER_RADIAN_M = 0.3  # how far away a heading counts that is wrong by a radian
 _SLOWEST = 0.35  # share of the speed that is left in a bend
 _TURN_GAIN = 2.0  # rad/s for each radian, on the spot
 _DT_MARGIN_S = 0.2  # from a pose to the wheels
-BACKWARDS_M_S = 0.15  # at most: nothing sees what is behind the robot
+BACKWARDS_M_S = 0.15  # at most where nothing sees what is behind the robot
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,21 @@ class Follower:
         route: the way.
         settings: how.
         backwards: drive from the end to the beginning in reverse, so that the camera sees what it saw.
+        watched: a camera that looks back says what is behind the robot.
     """
 
     def __init__(
-        self, route: Route, settings: FollowSettings | None = None, backwards: bool = False
+        self,
+        route: Route,
+        settings: FollowSettings | None = None,
+        backwards: bool = False,
+        watched: bool = False,
     ) -> None:
         self.route = route.backwards() if backwards else route
         self.settings, self._backwards = settings or FollowSettings(), backwards
+        self._blind = backwards and not watched
+        # What was said of views to the other side says how narrow it is, and not what to expect.
+        self._same_view = not backwards or route.rear_risk is not None
         self.reset()
 
     def reset(self) -> None:
@@ -111,7 +119,8 @@ class Follower:
             x: of the robot in the route's frame, metres.
             y: the same.
             yaw: radians from +x to +y.
-            collision: probability that something is in the way straight ahead; backwards it says nothing.
+            collision: probability that something is in the way: straight ahead, or backwards, where somebody
+                looks there, behind.
         """
         s, route = self.settings, self.route
         i = self._nearest(x, y, yaw)
@@ -135,7 +144,7 @@ class Follower:
         heading = yaw + math.pi if self._backwards else yaw
         bearing = math.remainder(math.atan2(target[1] - y, target[0] - x) - heading, math.tau)
         taught = float(route.expected[i])
-        collision = 0.0 if self._backwards else max(collision - taught, 0.0)
+        collision = 0.0 if self._blind else max(collision - taught * self._same_view, 0.0)
         limit = s.free_below if self._blocked else s.blocked_above
         self._blocked = collision > limit
         self._turning = abs(bearing) > (_TURNED if self._turning else _ON_THE_SPOT)
@@ -144,7 +153,7 @@ class Follower:
             return said(BLOCKED if self._blocked else "", Velocity((0, 0, 0), (0, 0, turn)))
         bend = 1 - abs(bearing) / _ON_THE_SPOT
         curvature = 2 * math.sin(bearing) / max(math.dist(target, (x, y)), 0.1)
-        fastest = min(s.max_speed_m_s, BACKWARDS_M_S if self._backwards else math.inf)
+        fastest = min(s.max_speed_m_s, BACKWARDS_M_S if self._blind else math.inf)
         speed = min(
             fastest * max(min(share, bend), _SLOWEST) * (1 - collision) * (1 - taught / 2),
             s.max_turn_rad_s / max(abs(curvature), 1e-6),

@@ -20,6 +20,7 @@ STEP_M = 0.05  # between two points
 _LEAST_M = 0.3  # a shorter way is no route
 _ABOUT_M = 0.2  # what the reflex said so near along the route, it may say again
 _MOST_STEP_M = 1.0  # a gap of the recording that is wider than this is not to be guessed
+_RISKS = "risk", "rear_risk"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Route:
         points: float64 (n, 3), x and y in metres and yaw in radians from +x to +y, at least `STEP_M` apart.
         risk: float64 (n,), the largest probability of a collision that the reflex said at each point
             while it was taught; None where no reflex looked.
+        rear_risk: float64 (n,), the same of a camera that looked back.
         reflex: model that said it, a name or a folder; empty where none did.
     """
 
@@ -44,6 +46,7 @@ class Route:
     points: NDArray[np.float64]
     risk: NDArray[np.float64] | None = None
     reflex: str = ""
+    rear_risk: NDArray[np.float64] | None = None
 
     @cached_property
     def arc_m(self) -> NDArray[np.float64]:
@@ -77,9 +80,12 @@ class Route:
         return float(np.hypot(*steps[back].T).sum())
 
     def backwards(self) -> Route:
-        """Returns the way back, on which the robot looks as it did and drives in reverse."""
-        risk = None if self.risk is None else self.risk[::-1]
-        return replace(self, points=self.points[::-1], risk=risk)
+        """Returns the way back, on which the robot looks as it did and drives in reverse.
+
+        Its `risk` is that of the camera that looked back, where there was one.
+        """
+        risk, rear = (None if r is None else r[::-1] for r in (self.risk, self.rear_risk))
+        return replace(self, points=self.points[::-1], risk=risk if rear is None else rear)
 
     def write(self, folder: Path) -> Path:
         """Writes `route.json` into the folder of the map, and returns its path."""
@@ -93,8 +99,9 @@ class Route:
         }
         rows = ",\n  ".join(f"[{x:.4f}, {y:.4f}, {yaw:.4f}]" for x, y, yaw in self.points)
         text = json.dumps(head, indent=1).removesuffix("\n}")
-        if self.risk is not None:
-            text += ',\n "risk": [' + ", ".join(f"{p:.3f}" for p in self.risk) + "]"
+        for name in _RISKS:
+            if (risk := getattr(self, name)) is not None:
+                text += f',\n "{name}": [' + ", ".join(f"{p:.3f}" for p in risk) + "]"
         write_whole(folder / ROUTE, f'{text},\n "points": [\n  {rows}\n ]\n}}\n')
         return folder / ROUTE
 
@@ -144,11 +151,14 @@ def read_route(path: str | Path) -> Route:
         raise SourceError(f"{file}: reflex must be a text: teach the route again")
     try:
         points = np.array(data.get("points"), np.float64)
-        risk = data.get("risk")
-        risk = None if risk is None else np.array(risk, np.float64)
+        found = {name: data.get(name) for name in _RISKS}
+        risks = {n: None if r is None else np.array(r, np.float64) for n, r in found.items()}
     except (ValueError, TypeError) as error:
         raise SourceError(f"{file}: its points or risks are no numbers: {error}") from error
-    return checked(Route(**texts, points=points, risk=risk, reflex=reflex), str(file))
+    route = Route(
+        **texts, points=points, reflex=reflex, risk=risks["risk"], rear_risk=risks["rear_risk"]
+    )
+    return checked(route, str(file))
 
 
 def checked(route: Route, where: str) -> Route:
@@ -164,11 +174,12 @@ def checked(route: Route, where: str) -> Route:
         raise SourceError(
             f"{where}: the robot moved less than {_LEAST_M:g} m, which is no route: drive farther"
         )
-    said = route.risk
-    if said is not None and not (
-        said.shape == (len(points),) and ((said >= 0) & (said <= 1)).all()
-    ):
-        raise SourceError(f"{where}: risk must be one probability a point, of {len(points)}")
+    for name in _RISKS:
+        said = getattr(route, name)
+        if said is not None and not (
+            said.shape == (len(points),) and ((said >= 0) & (said <= 1)).all()
+        ):
+            raise SourceError(f"{where}: {name} must be one probability a point, of {len(points)}")
     widest = int(np.diff(route.arc_m).argmax())
     if (gap := float(np.diff(route.arc_m)[widest])) > _MOST_STEP_M:
         raise SourceError(

@@ -22,6 +22,7 @@ def collisions(
     head: str,
     images: Iterable[NDArray[np.uint8] | None],
     at: NDArray[np.intp],
+    points: int,
 ) -> tuple[NDArray[np.float64], int]:
     """Returns the largest probability of a collision (m,) that is said at each point, and how many are None.
 
@@ -31,8 +32,9 @@ def collisions(
         images: RGB uint8 (H, W, 3), of the drive; None where one cannot be read, which says 0 as where no
             reflex looked.
         at: (n,) the point of the route that each image is at; see `thinned`.
+        points: m, how many there are.
     """
-    found, unread = np.zeros(at.max() + 1), 0
+    found, unread = np.zeros(points), 0
     for image, point in zip(images, at, strict=True):
         unread += image is None
         if image is not None:

@@ -26,6 +26,7 @@ from robot_vision.simulation.world.renderer import Renderer
 
 DEPTHS = ("32FC1", "16UC1", "compressedDepth", "")
 _CAMERA, _BASE, _DEPTH = "camera_optical_frame", "base_link", "/camera/depth/image_raw"
+_REAR = "rear_optical_frame"
 _SCAN_M = 10.0
 
 
@@ -54,6 +55,7 @@ def write_drive(
     change: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] = lambda i, metres: metres,
     tf: bool = True,
     metres: float = np.inf,
+    rear: bool = False,
 ) -> Truth:
     """Drives and records, with an image each 0.1 s and odometry each 20 ms.
 
@@ -67,6 +69,7 @@ def write_drive(
         change: returns what a real camera makes of the true depth (height, width) of image i; 0 is none.
         tf: record where the camera is.
         metres: way after which the drive ends.
+        rear: record the images of a camera that looks back.
 
     Returns:
         What is true.
@@ -90,6 +93,8 @@ def write_drive(
             bag.image("/camera/image_raw", stamp, _CAMERA, simulator.image())
             size = (camera.height, camera.width)
             bag.camera_info("/camera/camera_info", stamp, _CAMERA, size, camera.k)
+            if rear:
+                bag.image("/rear/image_raw", stamp, _REAR, simulator.image(back=True))
             if depth:
                 measured = change(i, renderer.truth(simulator.T_map_camera)[1])
                 _write_depth(bag, stamp, measured, depth)

@@ -36,7 +36,10 @@ Array = NDArray[np.float64]
 
 SIGHT, ODOMETRY, NEAREST = "sight", "odometry", "nearest"
 BACKWARDS, BOX = "backwards", "box"
-WAYS = SIGHT, ODOMETRY, NEAREST, BACKWARDS, BOX
+REAR, REAR_BOX = "rear", "rear_box"
+WAYS = SIGHT, ODOMETRY, NEAREST, BACKWARDS, BOX, REAR, REAR_BOX
+WATCHED_BACK = REAR, REAR_BOX
+BACK, BOXES = (BACKWARDS, *WATCHED_BACK), (BOX, REAR_BOX)
 LOST, COLLIDED, TIME, ELSEWHERE = "lost", "collision", "time", "elsewhere"
 _IMAGES_A_LOOK = 2  # 5 Hz
 _LOOKS_ROUND_S = 2.0  # after which a robot that is lost looks round on the spot
@@ -53,7 +56,8 @@ class Repeat:
     Attributes:
         route: its name.
         by: one of `WAYS`: `sight`; `odometry` alone after the first look; `nearest` image steering; `sight`
-            `backwards`; and `sight` with a `box` on the way.
+            `backwards`; `sight` with a `box` on the way; and backwards with a `rear` camera, without and with
+            a box (`rear_box`).
         end: `arrived`, or why not: `lost`, `off_route`, `blocked`, `collision`, `time`; `elsewhere` where it
             was not at the end when it said so.
         way_m: driven.
@@ -77,7 +81,7 @@ class Repeat:
     @property
     def well(self) -> bool:
         """Whether it ended as it should: at the end of the route, or before the box."""
-        return self.end == (BLOCKED if self.by == BOX else ARRIVED)
+        return self.end == (BLOCKED if self.by in BOXES else ARRIVED)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class _ByMap:
         sure = PoseFilterSettings(localised_m=SURE_M)
         self._tracker = PlaceTracker(places, pipeline, lens, simulator.T_base_camera, sure)
         self._searching = ActiveLocaliser(MapViews(places), LocaliserOptions(drive_m=0.0))
-        self._follower = Follower(route, backwards=by == BACKWARDS)
+        self._follower = Follower(route, backwards=by in BACK, watched=by in WATCHED_BACK)
         self._taught, self._by, self._reflex = taught, by, reflex
         self._fixed: Array | None = None  # T_map_odom of a robot that looks no more
         self._lost_ns, self._turn = simulator.now_ns, 0.0
@@ -191,7 +195,7 @@ def repeat(
         pipeline: of the map's model.
         simulator: the robot.
         by: one of `WAYS`.
-        reflex: reads the topic `COLLISION`; None for none.
+        reflex: reads the topic `COLLISION`, by the camera that looks where the robot goes; None for none.
     """
     steering: _ByNearest | _ByMap = (
         _ByNearest(taught, simulator)
@@ -201,7 +205,7 @@ def repeat(
     way, cross_track = taught.way(), list[float]()
     stands_ns = began_ns = simulator.now_ns
     most_s = _LOST_S + route.length_m / _SLOWEST_M_S
-    gives_up_s = _BOX_S if by == BOX else _LOST_S
+    gives_up_s = _BOX_S if by in BOXES else _LOST_S
     to_go: float | None = None
     for ticks in itertools.count():
         said = steering(simulator, ticks)
@@ -227,7 +231,7 @@ def repeat(
         if simulator.collisions:
             reason = COLLIDED
             break
-    end = way[0 if by == BACKWARDS else -1]
+    end = way[0 if by in BACK else -1]
     here = simulator.motion.x, simulator.motion.y
     if reason == ARRIVED and math.dist(end, here) > _THERE_M:
         reason = ELSEWHERE

@@ -46,6 +46,7 @@ class Sight:
     Args:
         pipeline: of the model.
         robot: whose size says what is an obstacle.
+        back: looks by the camera that looks back.
 
     Attributes:
         topics: that there is something on, without a leading slash.
@@ -54,8 +55,8 @@ class Sight:
         program: which of its programs runs.
     """
 
-    def __init__(self, pipeline: Pipeline, robot: Robot) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, robot: Robot, back: bool = False) -> None:
+        self._pipeline, self._back = pipeline, back
         bundle = pipeline.bundle
         self.model, self.sha256, self.program = bundle.name, bundle.sha256, pipeline.program
         self._types = message_types()
@@ -111,7 +112,7 @@ class Sight:
 
         An answer that is not finite has none, as little as one that a head leaves out.
         """
-        image = simulator.image()
+        image = simulator.image(self._back)
         if image is not self._image:
             self._image, self._said = image, self._answer(simulator, image)
         return self._said
@@ -124,7 +125,7 @@ class Sight:
             "camera_optical_frame",
             CAMERA,
             "base_link",
-            lambda frame: simulator.T_base_camera,
+            lambda frame: simulator.T_base_rear if self._back else simulator.T_base_camera,
             Window.of(image.shape[:2], spec.input),
             lambda: self._intrinsics(simulator),
         )

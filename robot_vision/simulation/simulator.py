@@ -27,6 +27,7 @@ START_NS = 1_000_000_000  # a stamp of 0 means "not set"
 _START_M = 0.2  # from the robot's edge to what is nearest, where it starts
 _FACES = 5  # of a box that stands on the floor
 _RAYS_AHEAD = 41  # over the robot's width
+_REAR_NOISE = 1 << 30  # number of a rear image that none of the other camera reaches
 _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
 
 
@@ -68,6 +69,7 @@ class Simulator:
         collisions: how often it hit something.
         T_base_camera: (4, 4) the camera's optical frame in the robot's frame: on the floor under its
             centre, x forwards, z up.
+        T_base_rear: (4, 4) the same of one that looks back, mounted as the first one is, half a turn on.
 
     Raises:
         ConfigError: the world has no place for the robot, or the start is none.
@@ -92,6 +94,7 @@ class Simulator:
         self._rng = np.random.default_rng((seed, 21))
         m = self.mount
         self.T_base_camera = look((m.forward_m, 0.0, m.height_m), 0.0, math.radians(m.pitch_deg))
+        self.T_base_rear = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.T_base_camera
         self.now_ns = START_NS
         self.motion = Motion(*(start or self._any_start()))
         if self.obstacles.clearance(self._xy) < self.robot.radius_m:
@@ -112,8 +115,8 @@ class Simulator:
         self._wanted = (0.0, 0.0)
         self._hit: NDArray[np.float64] | None = None  # where, until the robot has left it
         self._renderer: Renderer | None = None
-        self._images = 0
-        self._image: NDArray[np.uint8] | None = None  # of now
+        self._images = {False: 0, True: _REAR_NOISE}
+        self._now: dict[bool, NDArray[np.uint8]] = {}  # images of now
 
     @property
     def _xy(self) -> NDArray[np.float64]:
@@ -141,7 +144,7 @@ class Simulator:
             before.turn_rate_rad_s, self._wanted[1], robot.max_turn_acceleration_rad_s2 * dt_s
         )
         self.now_ns += STEP_NS
-        self._image = None
+        self._now = {}
         if self._moving:
             shut = Obstacles.of(*_corners(self._doors)) if self._doors else None
             for walker in self._walkers:
@@ -178,12 +181,16 @@ class Simulator:
         """Puts the obstacles where what moves is."""
         if self._moving:
             self.obstacles = self._fixed.with_boxes(*_corners(self._moving))
-        self._image = None
+        self._now = {}
 
-    def image(self) -> NDArray[np.uint8]:
-        """Returns what the camera sees now, RGB uint8 (height, width, 3); the same until it moves."""
-        if self._image is not None:
-            return self._image
+    def image(self, back: bool = False) -> NDArray[np.uint8]:
+        """Returns what a camera sees now, RGB uint8 (height, width, 3); the same until it moves.
+
+        Args:
+            back: of the camera that looks back.
+        """
+        if back in self._now:
+            return self._now[back]
         if self._renderer is None:  # painting a world takes longer than a hundred images
             faces = [
                 face
@@ -194,18 +201,22 @@ class Simulator:
         if self._moving:
             moved = [(*thing.offset, 0.0) for thing in self._moving]
             self._renderer.move_extra(np.repeat(moved, _FACES, axis=0))
-        self._images += 1
-        seen = self._renderer.render_with_rooms(self.T_map_camera)
-        self._image = self.sensor.expose(*seen, self._images)
-        self._image.flags.writeable = False
-        return self._image
+        self._images[back] += 1
+        seen = self._renderer.render_with_rooms(self._T_map(back))
+        image = self._now[back] = self.sensor.expose(*seen, self._images[back])
+        image.flags.writeable = False
+        return image
 
     @property
     def T_map_camera(self) -> NDArray[np.float64]:
         """True pose (4, 4) of the camera's optical frame."""
+        return self._T_map(False)
+
+    def _T_map(self, back: bool) -> NDArray[np.float64]:
         m, mount = self.motion, self.mount
-        x, y = m.x + mount.forward_m * math.cos(m.yaw), m.y + mount.forward_m * math.sin(m.yaw)
-        return look((x, y, mount.height_m), m.yaw, math.radians(mount.pitch_deg))
+        yaw = m.yaw + math.pi if back else m.yaw
+        x, y = m.x + mount.forward_m * math.cos(yaw), m.y + mount.forward_m * math.sin(yaw)
+        return look((x, y, mount.height_m), yaw, math.radians(mount.pitch_deg))
 
     def scan(self, angles: ArrayLike, range_max_m: float = 10.0) -> NDArray[np.float64]:
         """Returns the true distances (m,) from the robot's centre in directions relative to its own."""
@@ -291,7 +302,7 @@ class Simulator:
         views = [Motion(x, y, float(yaw)) for yaw in np.linspace(-np.pi, np.pi, 36, endpoint=False)]
         self.motion = max(views, key=self._free_ahead)
         self._wanted = (0.0, 0.0)
-        self._hit = self._image = None
+        self._hit, self._now = None, {}
         return Event(self.now_ns, "reset", self.motion)
 
     def _any_start(self) -> tuple[float, float, float]:

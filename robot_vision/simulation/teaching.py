@@ -73,8 +73,8 @@ def planar(x: float, y: float, yaw: float) -> Array:
     return pose_matrix(np.array([x, y, 0.0]), np.array([0.0, 0.0, math.sin(half), math.cos(half)]))
 
 
-def taught_drive(bag: Path, world: World, seed: int, metres: float) -> Taught:
-    """Drives through a home by its geometry, and records it.
+def taught_drive(bag: Path, world: World, seed: int, metres: float, rear: bool = False) -> Taught:
+    """Drives through a home by its geometry, and records it, with a camera that looks back or without.
 
     Raises:
         SourceError: the bag exists, or cannot be written.
@@ -91,7 +91,8 @@ def taught_drive(bag: Path, world: World, seed: int, metres: float) -> Taught:
         slower = min(1.0, _TAUGHT_M_S / max(speed, 1e-6))
         return speed * slower, turn_rate * slower
 
-    write_drive(bag, simulator, driver, round(10 * metres / (0.8 * _TAUGHT_M_S)), depth="")
+    images = round(10 * metres / (0.8 * _TAUGHT_M_S))
+    write_drive(bag, simulator, driver, images, depth="", rear=rear)
     return Taught(world, np.array(true), np.array(said), np.array(views))
 
 
@@ -128,7 +129,7 @@ def start_of(
         seed: of the robot.
         walkers: people who walk about.
         moving_doors: doors open and shut.
-        box: put a crate on the way, 1.5 to 3 m ahead of it.
+        box: put a crate on the way that it is to go, 1.5 to 3 m away.
         backwards: the robot is to drive back.
 
     Raises:
@@ -141,7 +142,8 @@ def start_of(
         i = len(taught.true) - 1 - i if backwards else i
         x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
         if world.is_free((x, y), 0.25):
-            here = _with_box(taught, world, i, rng) if box else world
+            on = taught.true[i::-1] if backwards else taught.true[i:]
+            here = _with_box(on[:, :2], world, rng) if box else world
             if here is None:
                 continue
             return Simulator(
@@ -153,9 +155,8 @@ def start_of(
     )
 
 
-def _with_box(taught: Taught, world: World, start: int, rng: np.random.Generator) -> World | None:
-    """Returns the home with a crate on the way, ahead of where the robot starts; None where none fits."""
-    on = taught.true[start:, :2]
+def _with_box(on: Array, world: World, rng: np.random.Generator) -> World | None:
+    """Returns the home with a crate on the way (n, 2) that the robot has to go; None where none fits."""
     ahead = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(on, axis=0).T))])
     near = np.flatnonzero(
         (ahead > _BOX_M[0]) & (ahead < _BOX_M[1]) & (np.hypot(*(on - on[0]).T) > _BOX_M[0])

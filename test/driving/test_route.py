@@ -124,6 +124,20 @@ def test_follows_a_route_backwards_slowly_and_looks_where_it_looked(route: Route
     assert left.velocity.angular[2] > 0.05  # its rear goes to the right of its heading
 
 
+def test_backwards_a_rear_camera_lets_it_drive_faster_and_stops_it() -> None:
+    follower = Follower(CORNER, backwards=True, watched=True)
+    here = 3, 1.5, math.pi / 2
+    assert follower.drive(*here, 0.0).velocity.linear[0] < -0.3
+    assert follower.drive(*here, 0.9).reason == BLOCKED
+    assert follower.drive(*here, 0.5).reason == BLOCKED  # until the way is free
+    assert follower.drive(*here, 0.2).velocity.linear[0] < 0
+    # Only a camera that looked back when the route was taught says how narrow it is for this one.
+    narrow = np.full(len(CORNER.points), 0.9)
+    for risks, reason in (({"risk": narrow}, BLOCKED), ({"rear_risk": narrow}, "")):
+        follower = Follower(replace(CORNER, **risks), backwards=True, watched=True)
+        assert follower.drive(*here, 0.9).reason == reason
+
+
 def test_stands_only_for_what_is_more_blocked_than_it_was_taught() -> None:
     said = np.where(np.abs(CORNER.arc_m - 2.0) < 0.3, 0.9, 0.05)
     follower = Follower(replace(CORNER, risk=said))
@@ -155,6 +169,7 @@ def test_images_that_cannot_be_read_say_nothing_of_the_way() -> None:
         "reflex",
         [image, None, image, None, image],
         np.array([0, 0, 0, 1, 2]),
+        3,
     )
     assert unread == 2
     np.testing.assert_array_equal(risk, [0.9, 0.0, 0.4])
@@ -163,8 +178,11 @@ def test_images_that_cannot_be_read_say_nothing_of_the_way() -> None:
 def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_route(CORNER.write(tmp_path)).risk is None
     said = np.linspace(0, 1, len(CORNER.points))
-    again = read_route(replace(CORNER, risk=said, reflex="steer").write(tmp_path).parent)
+    both = replace(CORNER, risk=said, rear_risk=said / 2, reflex="steer")
+    again = read_route(both.write(tmp_path).parent)
     assert again.reflex == "steer"
+    np.testing.assert_allclose(again.rear_risk, said / 2, atol=1e-3)
+    np.testing.assert_allclose(again.backwards().risk, said[::-1] / 2, atol=1e-3)
     np.testing.assert_allclose(again.risk, said, atol=1e-3)
     np.testing.assert_allclose(again.points, CORNER.points, atol=1e-4)
     assert (again.map, again.map_id, again.frame_id) == ("places.map", "id", "map")
@@ -180,6 +198,7 @@ def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"points": [[0, 0, 0], [0, float("nan"), 0]]}, "all finite"),
         ({"points": [[0, 0, 0], [0.1, 0, 0]]}, "less than 0.3 m"),
         ({"risk": [0.5]}, "one probability a point, of 101"),
+        ({"rear_risk": [0.5]}, "rear_risk must be one probability a point"),
         ({"risk": ["near"]}, "no numbers"),
         ({"reflex": 3}, "reflex must be a text"),
         ({"points": [[0, 0, 0], [0.5, 0, 0], [4, 0, 0]]}, "3.5 m are missing after 0.5 m"),

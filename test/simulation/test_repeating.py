@@ -12,7 +12,7 @@ import pytest
 
 from robot_vision.cli import main
 from robot_vision.driving.following import ARRIVED, Follower
-from robot_vision.driving.route import Route, thinned
+from robot_vision.driving.route import Route, read_route, thinned
 from robot_vision.gate.rule import read_scores
 from robot_vision.simulation.drivers import Expert
 from robot_vision.simulation.nearest_image import NearestImage, small
@@ -42,14 +42,27 @@ def test_a_route_is_taught_and_repeated_on_another_day(
 ) -> None:
     out = tmp_path / "out"
     words = ["--worlds", "1", "--first-world", "10100", "--starts", "1", "--metres", "1.1"]
-    words += ["--by", "sight", "--format", "json", "--output", str(out)]
+    words += [
+        "--by",
+        "sight",
+        "rear",
+        "--reflex",
+        "steer",
+        "--format",
+        "json",
+        "--output",
+        str(out),
+    ]
     assert main(["drive", "repeat", *words]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    row, rear = json.loads(capsys.readouterr().out)
+    assert rear["ends"] == {"arrived": 1} and rear["collisions"] == 0
+    route = read_route(out / "home-10100" / "route")
+    assert route.rear_risk is not None and not np.allclose(route.rear_risk, route.risk)
     assert row["ends"] == {"arrived": 1} and row["collisions"] == row["wrong"] == 0
     assert row["verified"] > 0.7 * row["looks"] and row["looks"] > 5
     assert row["cross_track_p95_m"] < 0.15 and 0.2 < 1000 * row["km"] < 2
     found = json.loads((out / "repeats.json").read_text())
-    assert found["by"] == [row] and found["repeats"][0]["route"] == "home-10100"
+    assert found["by"] == [row, rear] and found["repeats"][0]["route"] == "home-10100"
     assert main(["drive", "repeat", *words]) == 2
     assert "choose another --output" in capsys.readouterr().err
 
@@ -60,6 +73,7 @@ def test_refuses_models_that_cannot(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--model", "steer"], "no place head"),
         (["--reflex", "demo"], "on which the model demo says nothing"),
         (["--by", "sight", "box"], "give --reflex steer"),
+        (["--by", "rear"], "give --reflex steer"),
     ):
         assert main(["drive", "repeat", *words, "--output", out]) == 2
         err = capsys.readouterr().err

@@ -18,6 +18,7 @@ from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
 from robot_vision.simulation.world.renderer import Renderer
+from robot_vision.simulation.world.sensor import Sensor
 from robot_vision.simulation.world.surfaces import SURFACES
 
 HOME = default_world()
@@ -79,6 +80,19 @@ def test_homes_have_no_hole_and_their_doors_can_be_seen_through() -> None:
             assert (rooms >= 0).all()
             through += len(np.unique(rooms)) > 1
     assert through >= 10
+
+
+def test_rear_camera_sees_what_the_other_one_does_half_a_turn_on() -> None:
+    still = Sensor(0, exposure=0.0, noise=0.0, vary=False)
+    ahead, turned = (
+        Simulator(HOME, 0, mount=Mount(width=160, height=120), sensor=still, start=(1.0, 0.3, yaw))
+        for yaw in (0.4, 0.4 + math.pi)
+    )
+    seen = ahead.image().copy()
+    np.testing.assert_array_equal(ahead.image(back=True), turned.image())
+    np.testing.assert_array_equal(turned.image(back=True), seen)
+    T_map_base = turned.T_map_camera @ np.linalg.inv(turned.T_base_camera)
+    np.testing.assert_allclose(T_map_base @ turned.T_base_rear, ahead.T_map_camera, atol=1e-9)
 
 
 # --- obstacles --------------------------------------------------------------------------------------------

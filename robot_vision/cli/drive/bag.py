@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="encoding of the depth images (default: %(default)s)",
     )
     parser.add_argument("--scan", action="store_true", help="record a laser scan, too")
+    parser.add_argument(
+        "--rear", action="store_true", help="record a camera that looks back, too: /rear/image_raw"
+    )
     add_moving(parser)
     add_camera(parser)
 
@@ -91,7 +94,14 @@ def run(args: argparse.Namespace) -> int:
             return drive(now)
 
         truth = write_drive(
-            args.out, simulator, driver, None, encoding, args.scan, metres=args.metres
+            args.out,
+            simulator,
+            driver,
+            None,
+            encoding,
+            args.scan,
+            metres=args.metres,
+            rear=args.rear,
         )
     print(
         f"{args.out}: {simulator.way_m:.1f} m through home {args.world} on day {args.day}, "

@@ -23,10 +23,11 @@ from robot_vision.files.whole import write_whole
 from robot_vision.places.map.opening import descriptor_size, open_map
 from robot_vision.simulation.nodes import COLLISION
 from robot_vision.simulation.repeating import (
-    BACKWARDS,
-    BOX,
+    BACK,
+    BOXES,
     ODOMETRY,
     SIGHT,
+    WATCHED_BACK,
     WAYS,
     Repeat,
     figures,
@@ -104,16 +105,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(SIGHT, ODOMETRY),
         help="how routes are repeated; sight, odometry and nearest from the same starts. odometry looks "
         "until it knows where it is, and then no more; nearest steers by the nearest taught image; backwards "
-        "is by sight in reverse; box is by sight with a crate on the way, before which it is to stand, and "
-        "needs --reflex (default: sight and odometry)",
+        "is by sight in reverse, and rear the same with the reflex on a camera that looks back; box and "
+        "rear_box have a crate on the way, before which the robot is to stand; these three need --reflex "
+        "(default: sight and odometry)",
     )
     add_output(parser, "drive-repeat", ("table", "json"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Teaches and repeats; returns the exit status."""
-    if BOX in args.by and not args.reflex:
-        raise ConfigError("--by box needs a reflex that sees the box: give --reflex steer")
+    needy = [by for by in args.by if by in (*BOXES, *WATCHED_BACK)]
+    if needy and not args.reflex:
+        raise ConfigError(f"--by {needy[0]} needs a reflex that sees the way: give --reflex steer")
     make_folder(args.output)
     seeds = range(args.first_world, args.first_world + args.worlds)
     for seed in seeds:
@@ -123,10 +126,12 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(open_pipeline(args.model))
         descriptor_size(pipeline.bundle)  # before the minutes of work
-        reflex = None
+        reflexes: dict[bool, Sight] = {}  # by whether they look back
         if args.reflex:
-            reflex = Sight(stack.enter_context(open_pipeline(args.reflex)), Robot())
-            reflex.read([("--reflex", COLLISION)])
+            steering = stack.enter_context(open_pipeline(args.reflex))
+            for back in (False, True):
+                reflexes[back] = Sight(steering, Robot(), back)
+                reflexes[back].read([("--reflex", COLLISION)])
         bar = stack.enter_context(progress())
         task = bar.add_task("starts", total=args.worlds * args.starts * len(found))
         for seed in seeds:
@@ -138,10 +143,16 @@ def run(args: argparse.Namespace) -> int:
                     day = 1000 * (seed + 1) + start
                     world = changed(taught, np.random.default_rng((day, 28)))
                     for by, repeats in found.items():
-                        box, back = by == BOX, by == BACKWARDS
                         robot = start_of(
-                            taught, world, day, args.walkers, args.moving_doors, box, back
+                            taught,
+                            world,
+                            day,
+                            args.walkers,
+                            args.moving_doors,
+                            by in BOXES,
+                            by in BACK,
                         )
+                        reflex = reflexes.get(by in WATCHED_BACK)
                         repeats.append(
                             repeat(folder.name, taught, route, places, pipeline, robot, by, reflex)
                         )
@@ -160,11 +171,14 @@ def _folder(args: argparse.Namespace, seed: int) -> Path:
 def _taught(args: argparse.Namespace, folder: Path, seed: int) -> Taught:
     """Drives the way and teaches it."""
     make_folder(folder)
-    taught = taught_drive(folder / "bag", random_home(seed), seed, args.metres)
+    rear = any(by in WATCHED_BACK for by in args.by)
+    taught = taught_drive(folder / "bag", random_home(seed), seed, args.metres, rear)
     parser = argparse.ArgumentParser()
     teach.add_arguments(parser)
     words = [str(folder / "bag"), "--model", args.model, "--output", str(folder / "route")]
     words += ["--option", "pose_topic=/odom"]  # not the truth, which is there, too
+    if rear:
+        words += ["--option", "image_topic=/camera/image_raw", "--rear-topic", "/rear/image_raw"]
     words += ["--reflex", args.reflex] if args.reflex else []
     with contextlib.redirect_stdout(sys.stderr):
         teach.run(parser.parse_args(words))

@@ -47,7 +47,7 @@ LOST_S = 2.0  # for which it stands until it asks to be localised, and then agai
 WHY = {
     ARRIVED: "the end of the route",
     OFF_ROUTE: "it is too far from the route: put it back, or teach the way from here",
-    BLOCKED: "a collision is probable straight ahead",
+    BLOCKED: "a collision is probable where it is to go",
 }
 
 
@@ -59,7 +59,7 @@ class Repeating(Driving[RepeatParameters]):
 
     def __init__(self, route: Route, node: ManagedNode[RepeatParameters], *given: Any) -> None:
         p = node.parameters
-        self._follower = Follower(route, p, p.backwards)
+        self._follower = Follower(route, p, p.backwards, bool(p.rear_collision_topic))
         self._at = Followed(STANDING, "", 0.0, 0.0)
         self._driven_ns = 0  # stamp of the pose that was driven by last
         super().__init__(node, *given)
@@ -139,7 +139,8 @@ class Repeating(Driving[RepeatParameters]):
         self._progress.publish(Float64(data=found.progress_m))
         limits = []
         if why := WHY.get(found.reason):
-            limits.append(Limit(found.reason, 0.0, why, forward=found.reason == BLOCKED))
+            ahead = found.reason == BLOCKED and not self._node.parameters.backwards
+            limits.append(Limit(found.reason, 0.0, why, forward=ahead))
         frame = self._follower.route.base_frame
         self._command(found.velocity, now, stamp_ns, *limits, frame=frame)
 
@@ -168,25 +169,25 @@ class RepeatNode(CommandingNode[RepeatParameters]):
         if not p.route:
             raise ConfigError("route is empty: set it to a folder that robot-vision teach made")
         route = read_route(p.route)
+        topic, risk = p.collision_topic, route.risk
+        if p.backwards:
+            topic, risk = p.rear_collision_topic, route.rear_risk
         rules = answers_on_route(
-            p.pose_topic,
-            p.belief_topic,
-            p.camera_topic,
-            "" if p.backwards else p.collision_topic,
-            route.frame_id,
-            p.max_age_s,
+            p.pose_topic, p.belief_topic, p.camera_topic, topic, route.frame_id, p.max_age_s
         )
         made = Repeating(route, *self._given(Rules(rules)))
-        self.get_logger().info(f"Route {p.route}: {route.length_m:.1f} m in {route.frame_id}")
-        if p.backwards:
-            self.get_logger().warning(
+        log = self.get_logger()
+        log.info(f"Route {p.route}: {route.length_m:.1f} m in {route.frame_id}")
+        if p.backwards and not topic:
+            log.warning(
                 f"Backwards: nothing sees what is behind the robot, which drives at {BACKWARDS_M_S:g} m/s at "
-                "most. Keep the way free"
+                "most. Keep the way free, or set rear_collision_topic"
             )
-        elif p.collision_topic and route.risk is None:
-            self.get_logger().warning(
+        elif topic and risk is None:
+            how = "--reflex and --rear-topic" if p.backwards else "--reflex"
+            log.warning(
                 f"Route {p.route} does not say how near it passes things: the robot may stop where it is "
-                "narrow. Teach it with --reflex"
+                f"narrow. Teach it with {how}"
             )
         return made
 

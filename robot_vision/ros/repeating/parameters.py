@@ -21,8 +21,8 @@ class RepeatParameters(FollowSettings, DrivingParameters):
     )
     backwards: bool = parameter(
         False,
-        "Drive from the end of the route to its beginning in reverse, at 0.15 m/s at most. Nothing sees what "
-        "is behind the robot: collision_topic is not read.",
+        "Drive from the end of the route to its beginning in reverse. collision_topic is not read: without "
+        "rear_collision_topic nothing sees what is behind the robot, and it drives at 0.15 m/s at most.",
     )
     pose_topic: str = parameter(
         "filters/pose",
@@ -39,6 +39,11 @@ class RepeatParameters(FollowSettings, DrivingParameters):
         "",
         "Topic of the probability of a collision, such as reflex/camera/collision: it slows the robot and "
         "stops it. Empty: none.",
+    )
+    rear_collision_topic: str = parameter(
+        "",
+        "The same by a camera that looks back, such as reflex/rear/collision; read where backwards is true. "
+        "Empty: none.",
     )
     localise_service: str = parameter(
         "",

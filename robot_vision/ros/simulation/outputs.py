@@ -45,8 +45,16 @@ class Outputs:
             return made
 
         self._clock = publisher(Clock, "/clock", qos.profile("reliable", 10))
-        self._image = publisher(Image, "camera/image_raw")
-        self._info = publisher(CameraInfo, "camera/camera_info")
+        # By whether they look back. The first one's last: a driver in lock-step answers its image.
+        cameras = [(True, "rear", p.rear_camera_frame)] if p.rear_camera else []
+        self._cameras = {
+            back: (
+                frame,
+                publisher(Image, f"{name}/image_raw"),
+                publisher(CameraInfo, f"{name}/camera_info"),
+            )
+            for back, name, frame in (*cameras, (False, "camera", p.camera_frame))
+        }
         self._scan = publisher(LaserScan, "scan")
         # Faster than real time, many messages wait for a reader on a busy machine.
         many = qos.profile(p.publish_reliability, 2000)
@@ -73,14 +81,17 @@ class Outputs:
         self._made = []
 
     def frames(self) -> None:
-        """Says once where the camera is on the robot."""
-        T = self._simulator.T_base_camera
-        message = TransformStamped(header=self._header(self._p.base_frame))
-        message.child_frame_id = self._p.camera_frame
-        t, q = message.transform.translation, message.transform.rotation
-        t.x, t.y, t.z = (float(v) for v in T[:3, 3])
-        q.x, q.y, q.z, q.w = (float(v) for v in xyzw_from_matrix(T[:3, :3]))
-        self._static.publish(TFMessage(transforms=[message]))
+        """Says once where the cameras are on the robot."""
+        found = []
+        for back, (frame, *_) in self._cameras.items():
+            T = self._simulator.T_base_rear if back else self._simulator.T_base_camera
+            message = TransformStamped(header=self._header(self._p.base_frame))
+            message.child_frame_id = frame
+            t, q = message.transform.translation, message.transform.rotation
+            t.x, t.y, t.z = (float(v) for v in T[:3, 3])
+            q.x, q.y, q.z, q.w = (float(v) for v in xyzw_from_matrix(T[:3, :3]))
+            found.append(message)
+        self._static.publish(TFMessage(transforms=found))
 
     def clock(self) -> None:
         """Publishes the time."""
@@ -105,7 +116,7 @@ class Outputs:
 
     def are_images_watched(self) -> bool:
         """Says whether anybody subscribes to the images."""
-        return bool(self._image.get_subscription_count())
+        return bool(self._cameras[False][1].get_subscription_count())
 
     def readers(self) -> int:
         """Returns how many subscriptions the topics have together."""
@@ -116,7 +127,6 @@ class Outputs:
         p, simulator = self._p, self._simulator
         header = self._header(p.camera_frame)
         self._distance.publish(Float64(data=simulator.way_m))
-        self._info.publish(self._write_info(header, self._lens, self._k, self._k_size))
         if self._scan.get_subscription_count():
             ranges = simulator.scan(self._angles, p.scan_range_m).astype(np.float32)
             step = 2 * math.pi / p.scan_rays
@@ -125,9 +135,12 @@ class Outputs:
             )
         # Last, since a driver in lock-step answers it; and rendered also for nobody, or the noise of
         # later images would depend on who came when.
-        image = Image(header=header)
-        set_pixels(image, simulator.image(), "rgb8")
-        self._image.publish(image)
+        for back, (frame, images, infos) in self._cameras.items():
+            header = self._header(frame)
+            infos.publish(self._write_info(header, self._lens, self._k, self._k_size))
+            image = Image(header=header)
+            set_pixels(image, simulator.image(back), "rgb8")
+            images.publish(image)
 
     @property
     def _k_size(self) -> tuple[int, int]:

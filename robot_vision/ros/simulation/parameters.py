@@ -109,6 +109,11 @@ class SimulatorParameters(ManagedParameters):
         low=10,
         high=150,
     )
+    rear_camera: bool = parameter(
+        False,
+        "A second camera, mounted as the first one is but looking back: rear/image_raw, rear/camera_info, "
+        "and frame rear_camera_frame.",
+    )
     image_width: int = parameter(_MOUNT.width, "Width of the images, in pixels.", low=32, high=1920)
     image_height: int = parameter(
         _MOUNT.height, "Height of the images, in pixels.", low=32, high=1440
@@ -172,6 +177,9 @@ class SimulatorParameters(ManagedParameters):
     camera_frame: str = parameter(
         "camera_optical_frame", "Frame of the images: z forwards, x right, y down."
     )
+    rear_camera_frame: str = parameter(
+        "rear_optical_frame", "Frame of the images of the camera that looks back."
+    )
     publish_tf: bool = parameter(
         True, "Broadcast the transform from odom_frame to base_frame on /tf.", change=LIVE
     )
@@ -193,10 +201,16 @@ class SimulatorParameters(ManagedParameters):
                 f"camera_forward_m is {self.camera_forward_m:g}: beyond the robot's radius of "
                 f"{self.robot_radius_m:g} m the camera would be inside walls"
             )
-        frames = (self.map_frame, self.odom_frame, self.base_frame, self.camera_frame)
+        frames = (
+            self.map_frame,
+            self.odom_frame,
+            self.base_frame,
+            self.camera_frame,
+            self.rear_camera_frame,
+        )
         if "" in map(str.strip, frames) or len(set(frames)) < len(frames):
             raise ConfigError(
-                f"the frames are {', '.join(map(repr, frames))}: name four, all different"
+                f"the frames are {', '.join(map(repr, frames))}: name five, all different"
             )
 
     @property

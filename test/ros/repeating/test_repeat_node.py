@@ -166,26 +166,38 @@ def test_drives_along_the_route_and_says_why_it_stands(robot: Robot) -> None:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_drives_backwards_slowly_and_says_that_nothing_sees_what_is_behind(robot: Robot) -> None:
+@pytest.mark.parametrize("watched", [False, True], ids=["blind", "rear camera"])
+def test_drives_backwards_slowly_unless_something_sees_what_is_behind(
+    robot: Robot, watched: bool
+) -> None:
     from geometry_msgs.msg import TwistStamped
 
-    assert (
-        "does not say how near it passes things" in robot.node.output
-    )  # the other one, with a reflex
-    out = robot.client.listen(TwistStamped, "/behind/cmd_vel")
+    wait_until(lambda: "does not say how near it passes things" in robot.node.output)  # forwards
+    name = f"back_{'rear' if watched else 'blind'}"
+    out = robot.client.listen(TwistStamped, f"/behind/{name}")
+    rear = ("-p", "rear_collision_topic:=reflex/collision") if watched else ()
     node = NodeProcess(
-        robot.folder / "back.txt",
+        robot.folder / f"{name}.txt",
         "robot_vision.ros.repeating.node",
-        *("--ros-args", "-r", "__node:=back", "-r", "cmd_vel:=behind/cmd_vel"),
+        *("--ros-args", "-r", f"__node:={name}", "-r", f"cmd_vel:=behind/{name}"),
         *("-p", f"route:={robot.folder}", "-p", "backwards:=true"),
-        *("-p", "collision_topic:=reflex/collision"),
+        *("-p", "collision_topic:=reflex/other", *rear),
     )
     robot.again()
-    robot.p = 1.0  # seen at the other end
+    robot.x, robot.p = 3.0, 0.0 if watched else 1.0  # blind: what another camera says
     try:
         wait_until(lambda: out and out[-1].twist.linear.x < -0.1, 30, "it drives", robot.say)
-        assert out[-1].twist.linear.x == pytest.approx(-0.15, abs=0.01)
-        assert "Keep the way free" in node.output
+        speed = out[-1].twist.linear.x
+        assert speed == pytest.approx(-0.4 if watched else -0.15, abs=0.02)
+        assert ("Keep the way free" in node.output) != watched
+        if watched:
+            robot.p = 0.9
+            wait_until(lambda: out[-1].twist.linear.x == 0, 30, "it stands", robot.say)
+            assert (
+                "stopped by blocked: a collision is probable where it is to go"
+                in node.output.lower()
+            )
+            robot.p = 0.0
         robot.x = 0.05
         wait_until(lambda: out[-1].twist.linear.x == 0, 30, "it arrives", robot.say)
     finally:

@@ -264,22 +264,29 @@ def test_silence_and_bad_commands_stop_the_robot(robot: Callable[..., Robot]) ->
 def test_run_in_lockstep_is_the_simulators_own_to_the_bit(robot: Callable[..., Robot]) -> None:
     """The node adds nothing: the same commands without ROS give the same images."""
     r = robot("world_seed:=3", "seed:=4", "lockstep:=true", "real_time_factor:=0.0",
-              "lockstep_timeout_s:=60.0", "walkers:=2", "moving_doors:=true")  # fmt: skip
+              "lockstep_timeout_s:=60.0", "walkers:=2", "moving_doors:=true",
+              "rear_camera:=true")  # fmt: skip
+    rear = r.client.listen(Image, "/rear/image_raw")
+    static = r.client.listen(TFMessage, "/tf_static", LATCHED)
     p = SimulatorParameters(world_seed=3, seed=4)
     alone = Simulator(p.made_world(), p.seed, p.robot(), p.mount(), walkers=2, moving_doors=True)
     for i in range(15):
-        expected = alone.image()
-        wait_until(lambda: len(r.images) > i, what=f"image {i}")  # noqa: B023
+        behind, expected = alone.image(back=True), alone.image()
+        wait_until(lambda: min(len(rear), len(r.images)) > i, what=f"image {i}")  # noqa: B023
         assert len(r.images) == i + 1  # time waits for the command
         image = r.images[i]
         assert stamp_ns(image) == alone.now_ns
         assert bytes(image.data) == expected.tobytes()
+        assert stamp_ns(rear[i]) == alone.now_ns and bytes(rear[i].data) == behind.tobytes()
         r.drive(0.3, math.sin(i), stamp=stamp_ns(image) - 1)  # an old answer moves nothing
         r.drive(0.5, math.cos(i), stamp=stamp_ns(image))
         alone.command(0.5, math.cos(i))
         for _ in range(p.image_steps):
             alone.step()
     assert math.hypot(alone.odometry.motion.x, alone.odometry.motion.y) > 0.2
+    found = {t.child_frame_id: t.transform.translation.x for t in static[-1].transforms}
+    assert found == {"camera_optical_frame": 0.1, "rear_optical_frame": -0.1}
+    assert rear[-1].header.frame_id == "rear_optical_frame"
 
 
 @pytest.mark.ros
