@@ -79,12 +79,21 @@ class Data:
         return replace(self, splits=in_classes_of(self.splits, pixel_classes(judged)))
 
 
-def heads_with_truth(bundle: ModelBundle, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Returns what can be calibrated: parts of the bundle's heads of which the samples tell the truth."""
+def heads_with_truth(
+    bundle: ModelBundle, samples: Sequence[Sample], has_orientation: bool
+) -> tuple[str, ...]:
+    """Returns what can be calibrated: parts of the bundle's heads of which the samples tell the truth.
+
+    Args:
+        bundle: whose heads.
+        samples: of a data set.
+        has_orientation: see `Splits`.
+    """
     return tuple(
         word
         for fitter, spec, part, word in parts_of(bundle.spec)
-        if any(fitter.knows(spec, s.of(fitter.truth(part))) for s in samples)
+        if (has_orientation or not fitter.turned)
+        and any(fitter.knows(spec, s.of(fitter.truth(part))) for s in samples)
     )
 
 

@@ -83,12 +83,19 @@ def run(args: argparse.Namespace) -> int:
     bundle = ModelBundle.load(find_model(args.bundle))
     data = _held_out(args, bundle)
     heads = _heads(args.heads, bundle, data)
+    if not data.splits.has_orientation:
+        print(
+            f"note: {data.name} has positions and no orientations: what needs poses is left out, and places "
+            "are the same whatever the heading",
+            file=sys.stderr,
+        )
     options = Options(
         heads,
         {field.name: getattr(args, field.name) for field in _own_options()},
         EvaluationSettings(
             place_radius_m=args.place_radius,
-            place_heading_deg=args.place_heading,
+            # Without orientations every view faces the same way.
+            place_heading_deg=args.place_heading if data.splits.has_orientation else None,
             resamples=args.resamples,
             seed=args.seed,
         ),
@@ -116,12 +123,13 @@ def _held_out(args: argparse.Namespace, bundle: ModelBundle) -> Data:
 
 
 def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:
-    possible = heads_with_truth(bundle, data.samples)
+    possible = heads_with_truth(bundle, data.samples, data.splits.has_orientation)
+    flat = "" if data.splits.has_orientation else "; its poses are positions without orientation"
     if not text:
         if not possible:
             raise ConfigError(
                 f"{data.name} has neither labels of {bundle.name} nor poses for its heads "
-                f"({', '.join(bundle.spec.heads)}): there is nothing to calibrate on"
+                f"({', '.join(bundle.spec.heads)}): there is nothing to calibrate on{flat}"
             )
         return possible
     names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -132,7 +140,7 @@ def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:
         if name not in possible:
             raise ConfigError(
                 f"{name} cannot be calibrated: {bundle.name} has no such head, or {data.name} no truth for "
-                f"it (there is truth for {', '.join(possible) or 'nothing'})"
+                f"it (there is truth for {', '.join(possible) or 'nothing'}{flat})"
             )
     return names
 

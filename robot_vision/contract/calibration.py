@@ -149,6 +149,8 @@ class Fitter(Side, Generic[S]):
         parts: what can be fitted, in this order; words of `--heads`.
         Options: frozen dataclass of `settings.declared` options.
         inner: what the module computes before its answer is decoded, and fits need.
+        turned: whether a true pose needs its rotation, which some data sets do not have
+            (`Splits.has_orientation`).
         titles: of the numbers before and after.
     """
 
@@ -157,6 +159,7 @@ class Fitter(Side, Generic[S]):
     parts: ClassVar[tuple[str, ...]]
     Options: type[Any] = NoOptions
     inner: ClassVar[tuple[str, ...]] = ()
+    turned: ClassVar[bool] = False
     titles: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, head: Head[S, Any]) -> None:

@@ -215,7 +215,7 @@ def _variant(
         "of_bundle": bundle.sha256,
     }
     found = Calibration(bundle.spec)
-    parts = heads_with_truth(bundle, choosing)
+    parts = heads_with_truth(bundle, choosing, data.splits.has_orientation)
     if parts:
         outputs = predict(view, choosing)
         material = FitMaterial([choosing[i] for i in outputs["rows"]], outputs)

@@ -16,7 +16,7 @@ from tiny_bundle import LABELS, make_tiny_bundle
 from robot_vision.bundle.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of
 from robot_vision.calibration.old_graphs import GraphEditor
-from robot_vision.calibration.run import Data, calibrate
+from robot_vision.calibration.run import Data, calibrate, heads_with_truth
 from robot_vision.cli import main
 from robot_vision.cli.calibrate import summary
 from robot_vision.contract.calibration import FOLDS, Fit, Options
@@ -713,6 +713,34 @@ def test_command_says_when_there_is_nothing_to_calibrate_on(tiny, tmp_path, caps
     words = ["calibrate", str(tiny.path), "--data", "image_folder", str(tmp_path / "cats")]
     assert main([*words, "--output", str(tmp_path / "new")]) == 2
     assert "nothing to calibrate on" in capsys.readouterr().err
+
+
+def test_positions_without_orientation_calibrate_no_pose(tiny, tmp_path, monkeypatch, capsys):
+    """Their rotations are the identity's stand-in; covariances of rotations were fitted to it."""
+    flat = Splits(
+        (),
+        tuple(colour_samples(500, np.random.default_rng(2), posed=True)),
+        (),
+        has_orientation=False,
+    )
+    data = Data(flat, "validation", "photographs", {})
+    assert "pose" in heads_with_truth(tiny, flat.validation, True)
+    assert "pose" not in heads_with_truth(tiny, flat.validation, False)
+    monkeypatch.setattr("robot_vision.cli.calibrate.held_out", lambda args: data)
+    words = [
+        "calibrate",
+        str(tiny.path),
+        "--data",
+        "geotagged",
+        "x",
+        "--output",
+        str(tmp_path / "a"),
+    ]
+    assert main([*words, "--heads", "pose"]) == 2
+    assert "its poses are positions without orientation" in capsys.readouterr().err
+    assert main([*words, "--heads", "place", "--place-radius", "1.2", "--resamples", "100"]) == 0
+    assert "whatever the heading" in capsys.readouterr().err
+    assert ModelBundle.load(tmp_path / "a").calibration["place"]["heading_deg"] is None
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class CoordinatesFitter(Fitter[CoordinatesSpec]):
     """
 
     parts: ClassVar[tuple[str, ...]] = ("coordinates",)
+    turned: ClassVar[bool] = True
     titles = POSE_TITLES
 
     def truth(self, part: str) -> str:

@@ -56,6 +56,7 @@ class PoseFitter(Fitter[PoseSpec]):
     """See `Fitter`."""
 
     parts: ClassVar[tuple[str, ...]] = ("pose",)
+    turned: ClassVar[bool] = True
     Options = CalibrationOptions
     titles = POSE_TITLES
 
