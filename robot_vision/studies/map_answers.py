@@ -38,7 +38,7 @@ def answers(
     views: Sequence[MapView],
     pipeline: Pipeline,
     options: RecogniserOptions,
-    verify: bool,
+    verifier: Verifier | None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Asks a map about every view of recordings, in their order.
@@ -48,7 +48,7 @@ def answers(
         views: in the order in which they were taken; a new recording begins a new sequence.
         pipeline: of the map's model.
         options: of the recogniser.
-        verify: compare the best places with the image.
+        verifier: compares the best places with the image; None does not.
         progress: called with the number of views that were done since.
 
     Returns:
@@ -62,7 +62,6 @@ def answers(
         ConfigError: images have no camera matrix, which verification needs.
     """
     recogniser = Recogniser(places, open_index(places), options)
-    verifier = Verifier() if verify else None
     poses = places.poses()
     rows: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()

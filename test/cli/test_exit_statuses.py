@@ -31,7 +31,12 @@ REFUSED = {
     "filter": ["--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"],
     "info": ["ABSENT", "EMPTY", "BROKEN"],
     "doctor": ["--seconds none"],
-    "export": ["ABSENT --out NEW", "BROKEN --out NEW", "--triton EMPTY --out NEW"],
+    "export": [
+        "ABSENT --out NEW",
+        "BROKEN --out NEW",
+        "--triton EMPTY --out NEW",
+        "--xfeat ABSENT --out NEW",
+    ],
     "pull": ["no_repository --output NEW", "user/name --output EMPTY", "a/b/c"],
     "init": ["NEW --data ABSENT", "NEW --data EMPTY"],
     "train": ["ABSENT", "BROKEN", "EMPTY"],

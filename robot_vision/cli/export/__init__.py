@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import check_target
 from robot_vision.cli.arguments import changed
 from robot_vision.cli.export.images import verification_images
+from robot_vision.cli.export.xfeat import PACKAGE, to_xfeat
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.spec import NetworkSpec
@@ -72,8 +73,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a finished bundle as a model of NVIDIA's Triton, which Isaac ROS takes too: --out is the "
         "model repository, --name the model (default: the bundle's name)",
     )
+    source.add_argument(
+        "--xfeat",
+        nargs="?",
+        const=PACKAGE,
+        metavar="FILE",
+        help="write the graph of XFeat, learned local features for maps of places: --out is the file, "
+        f"FILE the xfeat.pt of its authors (without FILE: that of the installed package {PACKAGE})",
+    )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="directory of the bundle to write"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="directory of the bundle to write; with --xfeat the file",
     )
     parser.add_argument("--name", help="the model's name (default: the name of --out)")
     parser.add_argument(
@@ -155,6 +167,10 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser().absolute()
     if args.triton:
         return _to_triton(args, out)
+    if args.xfeat:
+        if unused := changed(args, add_arguments, ("name", *_NOT_OF_TRITON)):
+            raise ConfigError(f"{unused} has no effect with --xfeat, which writes one file")
+        return to_xfeat(args, out)
     _check(args, out)
     try:
         import torch  # noqa: F401

@@ -30,6 +30,8 @@ from robot_vision.places.map.keyframe import MAX_TEXT, numbered
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.map.opening import create_map_for, open_map
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.options import VerificationOptions
+from robot_vision.places.verification.structure import refuse_other_features
 from robot_vision.text.counts import counted
 
 
@@ -83,7 +85,13 @@ def _go(
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
-    structure = ViewStructure(StructureBuilder()) if args.structure else None
+    if args.features and not args.structure:
+        raise ConfigError("--features has no effect without --structure")
+    structure = None
+    if args.structure:
+        builder = StructureBuilder(VerificationOptions.of_features(args.features))
+        refuse_other_features(places, builder.extract.kind)
+        structure = ViewStructure(builder)
     if structure is not None and any(
         v.camera_matrix is None and v.intrinsics is None for v in views
     ):

@@ -17,6 +17,7 @@ from robot_vision.places.map.copying import copy_map, drop_map, merge_map, plan_
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.sqlite_map import SqliteMap
+from robot_vision.places.verification.structure import kept_kind
 from robot_vision.text.address import is_server, shown
 from robot_vision.text.counts import counted
 
@@ -28,6 +29,7 @@ def merge(args: argparse.Namespace) -> int:
         for uri in args.others:
             with open_map(uri, "read") as source:
                 refuse_merge(target, source)
+                _refuse_other_features(target, source)
                 if args.align:
                     from robot_vision.places.map.aligning import align_maps  # needs FAISS
 
@@ -76,6 +78,16 @@ def _transform(numbers: list[float]) -> NDArray[np.float64]:
             "length 1, such as 0 0 0 1"
         )
     return geometry.pose_matrix(np.array(numbers[:3]), quaternion)
+
+
+def _refuse_other_features(target: PlaceMap, source: PlaceMap) -> None:
+    """Refuses maps whose local features cannot be compared with those of one image."""
+    kinds = [kept_kind(places) for places in (target, source)]
+    if all(kinds) and kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"{target.info.uri} has features of {kinds[0]} and {source.info.uri} of {kinds[1]}: no image can "
+            "be compared with both; build one of them again, with the --features of the other"
+        )
 
 
 def prune(args: argparse.Namespace) -> int:

@@ -20,6 +20,9 @@ from robot_vision.evaluation.report.headlines import Number
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.recognition.recogniser import RecogniserOptions
+from robot_vision.places.verification.options import VerificationOptions
+from robot_vision.places.verification.structure import refuse_other_features
+from robot_vision.places.verification.verifier import Verifier
 from robot_vision.statistics.bootstrap import plain
 from robot_vision.studies.map_answers import RECALLS, answers, summarise
 from robot_vision.text.console import plain_console
@@ -32,16 +35,22 @@ def evaluate(args: argparse.Namespace) -> int:
     options = RecogniserOptions(
         radius_m=args.place_radius, heading_deg=args.place_heading, sequence=not args.single
     )
+    if args.features and not args.verify:
+        raise ConfigError("--features has no effect without --verify")
     views, frame_id, notes = recorded_views(args)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     with open_map(args.map, "read", bundle=bundle) as places:
         refuse_frame(args.source, frame_id, places)
+        verifier = None
+        if args.verify:
+            verifier = Verifier(VerificationOptions.of_features(args.features))
+            refuse_other_features(places, verifier.kind)
         engine = create_engine(bundle, args.engine, args.device)
         with Pipeline(bundle, engine) as pipeline, progress() as bar:
             task = bar.add_task("recognising", total=len(views))
             rows, left_out = answers(
-                places, views, pipeline, options, args.verify, lambda n: bar.advance(task, n)
+                places, views, pipeline, options, verifier, lambda n: bar.advance(task, n)
             )
     if not rows:
         raise ConfigError(f"{args.source}: none of {counted(len(views), 'image')} can be read")

@@ -23,6 +23,7 @@ from robot_vision.places.map.exporting import SUFFIXES, exported
 from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.picture import draw_map
+from robot_vision.places.verification.structure import kept_kind
 from robot_vision.text.address import is_server
 from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
@@ -50,7 +51,8 @@ def info(args: argparse.Namespace) -> int:
         table.add_row("extent", f"{extent} m (x, y, z)")
     if data["without_stamps"]:
         table.add_row("without stamps", f"{data['without_stamps']}: no speed is learnt from them")
-    table.add_row("with structure", str(data["with_structure"]))
+    kind = f", features of {data['features']}" if data["features"] else ""
+    table.add_row("with structure", f"{data['with_structure']}{kind}")
     if data["with_evidence"]:
         table.add_row("with evidence", f"{data['with_evidence']}, of later drives (map update)")
         table.add_row("replaced, remembered", str(data["replaced"]))
@@ -77,6 +79,7 @@ def _data(places: PlaceMap, uri: str) -> dict[str, Any]:
         "sources": dict(Counter(poses.sources).most_common()),
         "cameras": sorted(set(poses.cameras)),
         "with_structure": len(places.structure_ids()),
+        "features": kept_kind(places) or None,
         "with_evidence": len(evidence),
         "replaced": sum(len(kept.replaced) for kept in evidence.values()),
         "low_m": None if low_high is None else low_high[0].tolist(),

@@ -40,6 +40,8 @@ from robot_vision.places.map.updating import (
     with_structure,
 )
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.options import VerificationOptions
+from robot_vision.places.verification.structure import refuse_other_features
 from robot_vision.text.counts import counted
 
 
@@ -63,6 +65,12 @@ def update(args: argparse.Namespace) -> int:
     unreadable: Counter[str] = Counter()
     with open_map(args.map, "read" if args.dry_run else "write", bundle=bundle) as places:
         refuse_frame(args.source, frame_id, places)
+        builder = None
+        if len(places.structure_ids()):
+            builder = StructureBuilder(VerificationOptions.of_features(args.features))
+            refuse_other_features(places, builder.extract.kind)
+        elif args.features:
+            raise ConfigError(f"{args.map} has no local features: --features has no effect")
         with (
             Pipeline(bundle, create_engine(bundle, args.engine, args.device)) as pipeline,
             progress() as bar,
@@ -80,8 +88,8 @@ def update(args: argparse.Namespace) -> int:
                     )
                 )
                 found = plan_update(places, seen, policy)
-                if found.added and not args.dry_run and len(places.structure_ids()):
-                    found = _structured(found, seen)
+                if builder is not None and found.added and not args.dry_run:
+                    found = _structured(found, seen, builder)
                 before = len(places)
                 ids = [] if args.dry_run else apply_update(places, found)
                 _say(places, drive[0].source, found, ids, before, args.dry_run)
@@ -94,7 +102,7 @@ def update(args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _structured(found: Update, seen: list[Seen]) -> Update:
+def _structured(found: Update, seen: list[Seen], builder: StructureBuilder) -> Update:
     """Returns an update whose keyframes can be verified, as the map's are."""
     if any(s.view.camera_matrix is None and s.view.intrinsics is None for s in seen):
         print(
@@ -104,7 +112,6 @@ def _structured(found: Update, seen: list[Seen]) -> Update:
             file=sys.stderr,
         )
         return found
-    builder = StructureBuilder()
     return with_structure(found, seen, ViewStructure(builder), builder.options.max_baseline_m)
 
 

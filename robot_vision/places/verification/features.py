@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.places.verification.options import VerificationOptions
+from robot_vision.places.verification import xfeat
+from robot_vision.places.verification.options import LEARNED, VerificationOptions
 
 # Half of OpenCV's: walls and furniture have weak texture; matching and RANSAC sort out what is noise.
 _SIFT_CONTRAST = 0.02
@@ -28,24 +31,30 @@ class LocalFeatures:
     Attributes:
         detector: what found them; features of different detectors cannot be compared.
         rays: float64 (N, 2), x / z and y / z in the camera's optical frame, undistorted.
-        descriptors: (N, D), uint8 for sift, orb and akaze, float32 for aliked and disk.
+        descriptors: (N, D), uint8 for sift, orb, akaze and xfeat, float32 for aliked and disk.
         focal_px: focal length of the image that they were found in: an error on the ray times this is
             an error in pixels.
+        network: of learned features, the first 12 digits of its file's sha256; features of different
+            networks cannot be compared. Empty for others.
     """
 
     detector: str
     rays: NDArray[np.float64]
     descriptors: NDArray[Any]
     focal_px: float
+    network: str = ""
 
     def __len__(self) -> int:
         return len(self.rays)
 
     def subset(self, index: NDArray[Any]) -> LocalFeatures:
         """Returns some of them."""
-        return LocalFeatures(
-            self.detector, self.rays[index], self.descriptors[index], self.focal_px
-        )
+        return replace(self, rays=self.rays[index], descriptors=self.descriptors[index])
+
+    @property
+    def kind(self) -> str:
+        """What they are, for people; features of different kinds cannot be compared."""
+        return _kind(self.detector, self.network)
 
 
 class FeatureExtractor:
@@ -58,6 +67,14 @@ class FeatureExtractor:
     def __init__(self, options: VerificationOptions) -> None:
         self.options = options
         self._detector = _create(options)
+        self.network = ""
+        if options.detector in LEARNED:
+            self.network = sha256(Path(options.detector_model).read_bytes()).hexdigest()[:12]
+
+    @property
+    def kind(self) -> str:
+        """Of the features that it finds; see `LocalFeatures.kind`."""
+        return _kind(self.options.detector, self.network)
 
     def __call__(
         self, image: NDArray[np.uint8], intrinsics: Intrinsics
@@ -81,41 +98,49 @@ class FeatureExtractor:
                 f"{intrinsics.width} x {intrinsics.height}: verification needs those of this image"
             )
         scale = min(1.0, self.options.max_side / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        if self.options.detector == "xfeat":
+            size = xfeat.fitting(*size)
         picture = image
-        if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        if self.options.detector not in ("aliked", "disk") and picture.ndim == 3:
+        if size != (height, width):
+            picture = np.asarray(
+                cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8
+            )
+        at, descriptors = self._find(picture)
+        # A pixel's centre is at whole numbers, before and after shrinking.
+        ratio = np.array([width / size[1], height / size[0]])
+        pixels = (at + 0.5) * ratio - 0.5
+        rays = intrinsics.rays(pixels)
+        usable = np.isfinite(rays).all(axis=1)
+        features = LocalFeatures(
+            self.options.detector,
+            rays[usable],
+            descriptors[usable],
+            intrinsics.focal * scale,
+            self.network,
+        )
+        return features, pixels[usable]
+
+    def _find(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Returns where features are in a picture (N, 2) and their descriptors (N, D), strongest first."""
+        if isinstance(self._detector, xfeat.XFeatDetector):
+            if picture.ndim == 2:
+                picture = np.repeat(picture[:, :, None], 3, axis=2)
+            return self._detector(picture, self.options.max_features)
+        if self.options.detector not in LEARNED and picture.ndim == 3:
             picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
             picture = _stretched(picture)
         elif picture.ndim == 3:
             picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
         keypoints, descriptors = self._detector.detectAndCompute(picture, None)
         if descriptors is None or not len(keypoints):
-            return (
-                LocalFeatures(
-                    self.options.detector,
-                    np.zeros((0, 2)),
-                    np.zeros((0, 1), np.uint8),
-                    intrinsics.focal * scale,
-                ),
-                np.zeros((0, 2)),
-            )
+            return np.zeros((0, 2)), np.zeros((0, 1), np.uint8)
         order = np.argsort([-k.response for k in keypoints], kind="stable")
         order = order[: self.options.max_features]
-        at = np.array([keypoints[i].pt for i in order], np.float64)
-        # A pixel's centre is at whole numbers, before and after shrinking.
-        ratio = np.array([width / picture.shape[1], height / picture.shape[0]])
-        pixels = (at + 0.5) * ratio - 0.5
         kept = np.asarray(descriptors)[order]
         if self.options.detector == "sift":
             kept = np.clip(np.rint(kept), 0, 255).astype(np.uint8)
-        rays = intrinsics.rays(pixels)
-        usable = np.isfinite(rays).all(axis=1)
-        features = LocalFeatures(
-            self.options.detector, rays[usable], kept[usable], intrinsics.focal * scale
-        )
-        return features, pixels[usable]
+        return np.array([keypoints[i].pt for i in order], np.float64), kept
 
 
 def _stretched(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -133,15 +158,17 @@ def match(
     """Returns rows of a and of b that are each other's nearest and pass the ratio test both alone.
 
     SIFT is compared after taking roots (Arandjelovic and Zisserman 2012): the distance is then
-    Hellinger's, in which a few large gradients do not outweigh all others.
+    Hellinger's, in which a few large gradients do not outweigh all others. XFeat's matches have to be as
+    alike as its authors ask for, too.
 
     Raises:
         ConfigError: they are of different detectors.
     """
-    if a.detector != b.detector:
+    refuse_other_kind(a.kind, b.kind)
+    if min(len(a), len(b)) and a.descriptors.shape[1] != b.descriptors.shape[1]:
         raise ConfigError(
-            f"Features of {a.detector} cannot be compared with the map's {b.detector}: set detector to "
-            f"{b.detector}, or rebuild the map's structure"
+            f"Descriptors of {a.descriptors.shape[1]} and {b.descriptors.shape[1]} numbers, both of "
+            f"{b.kind}: rebuild the map's structure"
         )
     none = np.zeros(0, np.int64)
     if len(a) < 2 or len(b) < 2:
@@ -158,11 +185,40 @@ def match(
     best = distance[rows, nearest]
     distance[rows, nearest] = np.inf
     second = distance.min(axis=1)
-    kept = np.flatnonzero(mutual & (best < ratio * second))
+    good = best < ratio * second
+    if a.detector == "xfeat":
+        good &= best <= np.sqrt(2 - 2 * xfeat.MIN_COSINE)
+    kept = np.flatnonzero(mutual & good)
     return kept, nearest[kept].astype(np.int64)
 
 
+def refuse_other_kind(asked: str, kept: str) -> None:
+    """Refuses to compare features of an image with those of a map where they are of different kinds.
+
+    Raises:
+        ConfigError: they are; the message names both and the remedy.
+    """
+    detector, _, network = kept.partition(" ")
+    # Maps of earlier versions do not say which network it was.
+    if asked.split()[0] == detector and (asked == kept or not network):
+        return
+    remedy = {
+        "sift": "leave features empty",
+        "xfeat": f"give as features the file whose sha256 begins with {network}",
+    }.get(detector, f"set detector to {detector}")
+    raise ConfigError(
+        f"Features of {asked} cannot be compared with the map's {kept}: {remedy}, or rebuild the map's "
+        "structure"
+    )
+
+
+def _kind(detector: str, network: str) -> str:
+    return f"{detector} {network}".strip()
+
+
 def _unit(features: LocalFeatures) -> NDArray[np.float32]:
+    if features.detector == "xfeat":
+        return xfeat.unit(features.descriptors)
     d = features.descriptors.astype(np.float32)
     if features.detector == "sift":
         d = np.sqrt(d / np.maximum(d.sum(axis=1, keepdims=True), 1e-6))
@@ -170,6 +226,8 @@ def _unit(features: LocalFeatures) -> NDArray[np.float32]:
 
 
 def _create(options: VerificationOptions) -> Any:
+    if options.detector == "xfeat":
+        return xfeat.XFeatDetector(Path(options.detector_model))
     name = f"{options.detector.upper()}_create"
     make: Any = getattr(cv2, name, None)
     if make is None:

@@ -141,6 +141,11 @@ class Verifier:
     def __post_init__(self) -> None:
         self._extract = FeatureExtractor(self.options)
 
+    @property
+    def kind(self) -> str:
+        """Of the features that are compared; see `LocalFeatures.kind`."""
+        return self._extract.kind
+
     def verify(
         self,
         image: NDArray[np.uint8],

@@ -24,6 +24,8 @@ from robot_vision.places.map.base import (
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.options import VerificationOptions
+from robot_vision.places.verification.structure import refuse_other_features
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.motion import Located
 from robot_vision.text.counts import counted
@@ -71,6 +73,7 @@ class Mapper:
         statistics: counts keyframes and failures.
         warn: throttled log: a key and a line.
         log: takes a line for the operator.
+        features: file of XFeat's graph; empty is SIFT.
     """
 
     def __init__(
@@ -83,7 +86,9 @@ class Mapper:
         statistics: Statistics,
         warn: Callable[[str, str], None],
         log: Callable[[str], None],
+        features: str = "",
     ) -> None:
+        self._features = features
         self.source = source
         self.state = OFF
         self.why = ""  # it is paused
@@ -292,7 +297,9 @@ class Mapper:
         assert self._map is not None
         try:
             if self._builder is None:
-                self._builder = StructureBuilder()
+                builder = StructureBuilder(VerificationOptions.of_features(self._features))
+                refuse_other_features(self._map, builder.extract.kind)
+                self._builder = builder
             found = self._builder.add(number, keyframe.T_map_camera, image, intrinsics)
             for other, content in found.items():
                 self._map.set_structure(other, content)

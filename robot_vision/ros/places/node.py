@@ -135,6 +135,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             self._statistics,
             self._warn,
             self._log,
+            p.features,
         )
         self._motion = Motion(
             self,

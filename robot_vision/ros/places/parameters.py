@@ -65,6 +65,11 @@ class PlaceParameters(ManagedParameters):
         " images, camera info and a map that was built with structure. Places that cannot be "
         "checked are not accepted.",
     )
+    features: str = parameter(
+        "",
+        "File of XFeat's graph (robot-vision export --xfeat), whose features verify compares and new "
+        "keyframes get; empty is SIFT. The map has to have the same features.",
+    )
     thumbnails: bool = parameter(
         False, "Store a small picture with each new keyframe. Needs images."
     )

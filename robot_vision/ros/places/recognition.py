@@ -346,6 +346,7 @@ class LiveMap:
             intrinsics: of the image; None where they are not known.
             why: the image or its intrinsics are not there.
         """
+        from robot_vision.places.verification.options import VerificationOptions
         from robot_vision.places.verification.verifier import COMPARED, Verifier, candidates_of
 
         if not answer.hypotheses or self._map is None:
@@ -354,7 +355,8 @@ class LiveMap:
             return self._not_verifiable(answer, why)
         try:
             if self._verifier is None:
-                self._verifier = Verifier()
+                options = VerificationOptions.of_features(self._parameters().features)
+                self._verifier = Verifier(options)
             ids = [h.place for h in answer.hypotheses[:COMPARED]]
             found = self._verifier.verify(image, candidates_of(self._map, ids), intrinsics)
         except RobotVisionError as error:
