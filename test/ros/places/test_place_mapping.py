@@ -12,8 +12,13 @@ import pytest
 pytest.importorskip("rclpy")
 
 from robot_vision.geometry.camera_pose import CameraPose
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.map.base import MapError
+from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
+from robot_vision.places.map.opening import create_map
+from robot_vision.places.verification.features import LocalFeatures
+from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.messages import PlaceHypothesis
@@ -211,3 +216,62 @@ def test_server_out_of_reach_does_not_hold_recognition_up():
         time.sleep(0.01)
     assert statistics.counters["map_failures"] >= 1
     recognition.close()
+
+
+def test_map_with_other_features_is_asked_and_grown_by_name_only(tmp_path):
+    """The map has XFeat's features: a node with SIFT, or without the graph, says so and lives on."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 255, (120, 160, 3), np.uint8)
+    K = np.array([[150.0, 0, 80], [0, 150, 60], [0, 0, 1]])
+    intrinsics = Intrinsics.of_matrix(K, 160, 120)
+    looks = random.integers(0, 255, (30, 64)).astype(np.uint8)
+    learned = LocalFeatures("xfeat", np.zeros((30, 2)), looks, 150.0, "0123456789ab")
+    structure = KeyframeStructure(learned, np.ones((30, 3), np.float32), np.ones(30, np.float32))
+    keyframes = [
+        Keyframe.checked(
+            stamp_ns=i,
+            camera="front",
+            source="run",
+            T_map_camera=np.eye(4),
+            descriptor=np.eye(4)[0],
+        )
+        for i in (1, 2)
+    ]
+    said: list[str] = []
+    statistics = Statistics(1.0)
+    path = tmp_path / "m.map"
+    with create_map(path, bundle_name="b", bundle_sha256="0" * 64, dimension=4) as places:
+        number = places.add(keyframes[0])
+        places.set_structure(number, structure.to_bytes())
+        mapper = Mapper(
+            lambda: places,
+            *("front", "run", KeyframePolicy, lambda: 1.0, statistics),
+            lambda _, line: said.append(line),
+            silent,
+        )
+        mapper._map = places
+        mapper._add_structure(places.add(keyframes[1]), keyframes[1], image, intrinsics)
+        assert statistics.counters["structures_failed"] == 1
+        assert "sift cannot be compared with the map's xfeat 0123456789ab" in said.pop()
+        assert places.structure_ids().tolist() == [number]
+
+        match = PlaceHypothesis(
+            number, 0.9, CameraPose(np.zeros(3), np.array([0, 0, 0, 1.0]), np.eye(6))
+        )
+        answer = PlaceAnswer((match,), True, 1.0)
+        for features, says in (
+            ("", "give as features the file whose sha256 begins with 0123456789ab"),
+            (str(tmp_path / "absent.onnx"), "absent.onnx"),
+        ):
+            parameters = PlaceParameters(map=str(path), verify=True, features=features)
+            recognition = LiveMap(
+                lambda parameters=parameters: parameters,
+                *(lambda: None, lambda: "run", lambda: False, statistics),
+                lambda _, line: said.append(line),
+                *(silent, silent),
+            )
+            recognition._map = places
+            before = statistics.counters.get("not_verifiable", 0)
+            assert not recognition.verified(answer, image, intrinsics, "").accepted
+            assert statistics.counters["not_verifiable"] == before + 1
+            assert says in said.pop()
