@@ -42,4 +42,7 @@ def npz(save: object = np.savez, **changes: object) -> bytes:
 def seeds() -> list[bytes]:
     """Returns structures, one of them with pickled objects."""
     pickled = np.array([{"a": 1}, {"b": 2}], object)
-    return [npz(), npz(np.savez_compressed), npz(rays=np.zeros((0, 2))), npz(rays=pickled)]
+    learned = npz(
+        network=np.frombuffer(b"0123456789ab", np.uint8), detector=np.array([5], np.int64)
+    )
+    return [npz(), learned, npz(np.savez_compressed), npz(rays=np.zeros((0, 2))), npz(rays=pickled)]
