@@ -40,6 +40,7 @@ from robot_vision.places.map.updating import (
     with_structure,
 )
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.features import FeatureExtractor
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import refuse_other_features
 from robot_vision.text.counts import counted
@@ -65,10 +66,10 @@ def update(args: argparse.Namespace) -> int:
     unreadable: Counter[str] = Counter()
     with open_map(args.map, "read" if args.dry_run else "write", bundle=bundle) as places:
         refuse_frame(args.source, frame_id, places)
-        builder = None
+        verification = None
         if len(places.structure_ids()):
-            builder = StructureBuilder(VerificationOptions.of_features(args.features))
-            refuse_other_features(places, builder.extract.kind)
+            verification = VerificationOptions.of_features(args.features)
+            refuse_other_features(places, FeatureExtractor(verification).kind)
         elif args.features:
             raise ConfigError(f"{args.map} has no local features: --features has no effect")
         with (
@@ -88,8 +89,8 @@ def update(args: argparse.Namespace) -> int:
                     )
                 )
                 found = plan_update(places, seen, policy)
-                if builder is not None and found.added and not args.dry_run:
-                    found = _structured(found, seen, builder)
+                if verification is not None and found.added and not args.dry_run:
+                    found = _structured(found, seen, verification)
                 before = len(places)
                 ids = [] if args.dry_run else apply_update(places, found)
                 _say(places, drive[0].source, found, ids, before, args.dry_run)
@@ -102,7 +103,7 @@ def update(args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _structured(found: Update, seen: list[Seen], builder: StructureBuilder) -> Update:
+def _structured(found: Update, seen: list[Seen], verification: VerificationOptions) -> Update:
     """Returns an update whose keyframes can be verified, as the map's are."""
     if any(s.view.camera_matrix is None and s.view.intrinsics is None for s in seen):
         print(
@@ -112,6 +113,7 @@ def _structured(found: Update, seen: list[Seen], builder: StructureBuilder) -> U
             file=sys.stderr,
         )
         return found
+    builder = StructureBuilder(verification)
     return with_structure(found, seen, ViewStructure(builder), builder.options.max_baseline_m)
 
 
