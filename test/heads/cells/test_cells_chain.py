@@ -93,8 +93,16 @@ def in_rooms(said):
     return np.stack([p[:, room == i].sum(axis=1) for i in range(3)], axis=1)
 
 
+def room_of(x):
+    """Returns the number of the room (N,) in which x is, or within half a metre; -1 for none."""
+    near = [(x > start - 0.5) & (x < start + 2.5) for start in STARTS.values()]
+    return np.select(near, range(len(near)), -1)
+
+
 def test_two_rooms_that_look_alike_are_two_peaks(bundle, tmp_path):
-    fresh = make_rooms(tmp_path / "fresh", passes=1, seed=5)
+    """With -s it prints the figures of docs/cells.md: means over five passes, and their standard errors."""
+    passes = 5
+    fresh = make_rooms(tmp_path / "fresh", passes=passes, seed=5)
     said, x = predicted(bundle, fresh)
     shares, alike = in_rooms(said), x < 15
     assert shares[alike, :2].sum(axis=1).mean() > 0.8, "it is one of the two"
@@ -107,6 +115,17 @@ def test_two_rooms_that_look_alike_are_two_peaks(bundle, tmp_path):
     assert np.median(nearer) < 0.5, "the best cell is the right place of one of the rooms"
     between = np.minimum(np.abs(expected - x), np.abs(expected - other))[alike]
     assert np.median(between) > 1, "the expected position is between the rooms, where nobody is"
+    own, room = np.where(x < 5, 0, 1)[alike], np.arange(alike.sum())
+    rows = {"probability": (shares[alike][room, own], shares[alike][room, 1 - own])}
+    for name, place in (("most probable cell", best), ("expected position", expected)):
+        found = room_of(place[alike])
+        rows[name] = found == own, found == 1 - own, found == -1
+    for name, columns in rows.items():
+        means = np.array([np.reshape(column, (passes, -1)).mean(axis=1) for column in columns])
+        errors = means.std(axis=1, ddof=1) / np.sqrt(passes)
+        print(
+            name, *(f"{m:.3f} +- {e:.3f}" for m, e in zip(means.mean(axis=1), errors, strict=True))
+        )
 
 
 def write_bag(path, folder):
