@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--drives", type=int, default=80, help="number of drives, about 18 frames each"
     )
-    parser.add_argument("--programs", default="int8-vnni")
+    parser.add_argument("--programs", default="int8,int8-vnni")
     parser.add_argument("--more", default="", help="further arguments of optimise")
     args = parser.parse_args(argv)
     world = default_world()

@@ -1,7 +1,8 @@
 """Variants of a bundle's graph: int8 (static, by ranges of some images) and float16.
 
-- `int8`, for every CPU: 7 bits for weights, since CPUs without VNNI add pairs of products in 16 bits.
-- `int8-vnni`, for CPUs with VNNI and ARM with dot products: 8 bits for weights, half the error.
+- `int8`, for every CPU: 8 bits for weights, no two of which overflow together, since CPUs without VNNI add
+  pairs of products in 16 bits; 7 bits where layers are no convolutions.
+- `int8-vnni`, for CPUs with VNNI and ARM with dot products: 8 bits for all weights.
 - `int8-tensorrt`, for TensorRT, which refuses the others: zero is zero, so numbers are signed, which costs a
   bit of what is never negative; weights and biases are stored in float32 and quantised by the engine.
 - `float16`, for GPUs.
@@ -91,7 +92,8 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from robot_vision.optimising.bias_correction import correct_biases
+    from robot_vision.optimising.layerwise import refine
+    from robot_vision.optimising.ranges import best_ranges
 
     class Images(quantization.CalibrationDataReader):
         """Images, in batches."""
@@ -120,6 +122,7 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
         if not backbone:
             raise ConfigError("int8: the graph has no layers that are named as the backbone's")
         signed, unsigned = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
+        ranges = {} if for_tensorrt else best_ranges(ready, backbone, images)
         symmetric = {
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
@@ -141,9 +144,9 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
             reduce_range=variant == "int8",
             activation_type=signed if for_tensorrt else unsigned,
             weight_type=signed,
-            extra_options=symmetric if for_tensorrt else {},
+            extra_options=symmetric if for_tensorrt else {"TensorQuantOverrides": ranges},
         )
-        correct_biases(target, ready, images)
+        refine(target, ready, images, pairs=variant == "int8")
         if not for_tensorrt:
             _store_small(target)
 
