@@ -43,6 +43,7 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 PROBES = "probes.safetensors"
+SHARED = "model.shared.onnx"  # what graphs of programs have in common
 PROBE_IMAGES = "images"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
@@ -132,6 +133,8 @@ class ModelBundle:
         except ConfigError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
         graph = contents[graph_file]
+        if running.graph and SHARED in contents:
+            graph += contents[SHARED]  # to protobuf, messages in a row are one
         _check_graph(path / graph_file, graph, spec)
         try:
             material = {
@@ -227,7 +230,7 @@ def write_manifest(
         owned += [head.key(file) for file in head.files]
     listed = [GRAPH, WEIGHTS, *owned, CARD]
     if programs:
-        listed += [*(program.graph for program in programs if program.graph), PROBES]
+        listed += [*(program.graph for program in programs if program.graph), SHARED, PROBES]
     data = {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -320,7 +323,7 @@ def _read_manifest(path: Path) -> _Manifest:
             owned += [head.key(file) for file in head.files]
         programs = parse_programs(fields.get("programs"), tuple(map(str, network["heads"])))
         graphs = [program.graph for program in programs if program.graph]
-        allowed = (WEIGHTS, *owned, CARD, *graphs, *([PROBES] if programs else []))
+        allowed = (WEIGHTS, *owned, CARD, *graphs, *([SHARED, PROBES] if programs else []))
         files = fields["files"]
         for file in files if isinstance(files, Mapping) else ():
             for kind in registry.BUILT_IN if file not in (GRAPH, *allowed) else ():

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import CARD, GRAPH, PROBES, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import (
+    CARD,
+    GRAPH,
+    PROBES,
+    SHARED,
+    WEIGHTS,
+    ModelBundle,
+    write_manifest,
+)
 from robot_vision.calibration.fit import Calibration, parts_of
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.errors import BundleError, ConfigError
@@ -60,7 +68,7 @@ def write_calibrated(
             for word, content in fitted.files.items()
         }
         for name in bundle.files:
-            if name not in (GRAPH, WEIGHTS, CARD, PROBES, *changed, *graphs):
+            if name not in (GRAPH, WEIGHTS, CARD, PROBES, SHARED, *changed, *graphs):
                 shutil.copyfile(bundle.path / name, part / name)
         for name, content in {GRAPH: graph, **changed}.items():
             if content is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import PROBE_IMAGES, PROBES, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import PROBE_IMAGES, PROBES, SHARED, ModelBundle, write_manifest
 from robot_vision.bundle.programs import FLOAT32, Certificate, Program
 from robot_vision.calibration.fit import Calibration, FitMaterial, calibrated_graph, fit
 from robot_vision.calibration.folds import folds_of
@@ -42,6 +42,7 @@ PROGRAMS = (*VARIANTS, *MODES)
 DEFAULT = ("int8", "int8-vnni", "bfloat16")
 _PARTS = 3  # of the images one chooses, the others certify
 _BATCH = 32
+_LARGE = 1 << 16  # bytes of a constant
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -122,19 +123,23 @@ def optimise(
                 bundle, name, batches, choosing, data, settings, notes
             )
             notes += filter(None, [caution(bundle.graph, name)])
+    made = list(graphs)
     reference = [s for s in data.reference if s.T_map_camera is not None]
     held_out = HeldOut(data.splits, certifying, reference or choosing, data.name, data.split)
     certifier = Certifier(bundle, held_out, settings)
     with draft_folder(out) as part:
         part.chmod(bundle.path.stat().st_mode & 0o777)
-        gone = {PROBES, *(programs[name].graph for name in graphs)}
+        for name, program in kept.items():
+            if program.graph and name not in graphs:
+                graphs[name] = ModelBundle.load(bundle.path, name).graph
+        gone = {PROBES, SHARED, *(programs[name].graph for name in graphs)}
         for file in bundle.files:
             if file not in gone:
                 shutil.copyfile(bundle.path / file, part / file)
-        for name, graph in graphs.items():
-            (part / programs[name].graph).write_bytes(graph)
+        for file, content in _files(programs, graphs).items():
+            (part / file).write_bytes(content)
         _manifest(bundle, part, programs)
-        probes = _Probes(bundle, certifying, graphs)
+        probes = _Probes(bundle, certifying, made)
         for name in names:
             # As a robot loads it: with its settings, its calibration and its graph.
             view = ModelBundle.load(part, name)
@@ -156,6 +161,33 @@ def _manifest(bundle: ModelBundle, folder: Path, programs: Mapping[str, Program]
         bundle.calibration,
         list(programs.values()),
     )
+
+
+def _files(programs: Mapping[str, Program], graphs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns files of programs' graphs; large constants that all of them have are in one of their own."""
+    if len(graphs) < 2:
+        return {programs[name].graph: graph for name, graph in graphs.items()}
+    import onnx
+
+    models = {name: onnx.load_model_from_string(graph) for name, graph in graphs.items()}
+    constants = [
+        {t.SerializeToString(deterministic=True) for t in model.graph.initializer}
+        for model in models.values()
+    ]
+    shared = [c for c in set.intersection(*constants) if len(c) >= _LARGE]
+    common = onnx.ModelProto()
+    common.graph.initializer.extend(map(onnx.TensorProto.FromString, sorted(shared)))
+    files = {SHARED: common.SerializeToString(deterministic=True)} if shared else {}
+    for name, model in models.items():
+        own = [
+            t
+            for t in model.graph.initializer
+            if t.SerializeToString(deterministic=True) not in shared
+        ]
+        model.graph.ClearField("initializer")
+        model.graph.initializer.extend(own)
+        files[programs[name].graph] = model.SerializeToString(deterministic=True)
+    return files
 
 
 def _choosing(
