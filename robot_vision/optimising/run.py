@@ -42,7 +42,7 @@ PROGRAMS = (*VARIANTS, *MODES)
 DEFAULT = ("int8", "int8-vnni", "bfloat16")
 _PARTS = 3  # of the images one chooses, the others certify
 _BATCH = 32
-_LARGE = 1 << 16  # bytes of a constant
+_LARGE = 1 << 10  # bytes of a constant
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
