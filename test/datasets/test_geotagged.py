@@ -11,6 +11,7 @@ from robot_vision.geometry.earth import east_north, towns
 from robot_vision.images.gps import gps_of
 
 Image = pytest.importorskip("PIL.Image")
+IFDRational = pytest.importorskip("PIL.TiffImagePlugin").IFDRational
 RHEINE = (52.2766, 7.4347)
 
 
@@ -73,6 +74,8 @@ def test_what_is_cut_off_or_no_place_says_so(tmp_path):
     for bad, words in (
         (photo(tmp_path / "zero.jpg", 0.0, 0.0), "both 0"),
         (photo(tmp_path / "north.jpg", 95.0, 7.0), "95 degrees"),
+        (photo(tmp_path / "east.jpg", 9.0, 181.0), "181 degrees"),
+        (photo(tmp_path / "over.jpg", *RHEINE, _2=(IFDRational(0, 0),) * 3), "nan degrees"),
         (photo(tmp_path / "sign.jpg", *RHEINE, _1="X"), "no N, S, E or W"),
         (photo(tmp_path / "minutes.jpg", *RHEINE, _2=(52.0, 75.0, 0.0)), "more than 60 minutes"),
         (photo(tmp_path / "seconds.jpg", *RHEINE, _4=(7.0, 26.0, 99.0)), "more than 60 minutes"),

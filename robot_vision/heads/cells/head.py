@@ -136,7 +136,7 @@ class CellsHead(Head[CellsSpec, CellsAnswer]):
             ],
             "expected": numbers(answer.expected),
             "entropy": short(answer.entropy),
-            "within": {f"{radius:g}": short(answer.within(radius)) for radius in ground.radii},
+            "within": {f"{radius:.9g}": short(answer.within(radius)) for radius in ground.radii},
         }
         if (fix := fix_of(answer, spec.datum)) is not None:
             said["fix"] = {

@@ -229,7 +229,7 @@ def test_messages_say_where_on_the_earth():
     said = HEAD.json(answer, spec, HEAD.options({}), None)
     assert said["best"][0]["centre"] == pytest.approx(BERLIN, abs=0.3)
     assert (
-        said["fix"]["sure"] and said["fix"]["spread_m"] > 1e6 and said["within"]["2.5e+06"] < 0.91
+        said["fix"]["sure"] and said["fix"]["spread_m"] > 1e6 and said["within"]["2500000"] < 0.91
     )
     json.dumps(said, allow_nan=False)
     assert HEAD.cell(answer, spec, None).split()[1] == "N"
