@@ -29,6 +29,7 @@ import yaml
 from benchmarks import machine
 from benchmarks.tables import table
 from robot_vision.errors import ConfigError
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,6 +179,10 @@ def main() -> int:
     args = parser.parse_args()
     if not os.environ.get(DATA):
         parser.error(f"{DATA} is not set: name the folder of the data")
+    try:
+        make_folder(args.output)  # before the hours of work
+    except ConfigError as error:
+        parser.error(str(error))
     file = args.output / "results.json"
     found = json.loads(file.read_text()) if file.exists() else {}
     for name in args.only or known:

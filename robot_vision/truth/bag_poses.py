@@ -211,7 +211,11 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
         f"positions are those of {request.topic} from datum {request.datum}, {axes}, the antenna's "
         "taken as the camera's; no orientation",
         *gone,
-        *([f"{counted(flat, 'message', 'messages')} without altitude: z is 0"] if flat else []),
+        *(
+            [f"{counted(flat, 'message', 'messages')} without altitude: taken as 0 m"]
+            if flat
+            else []
+        ),
         *(
             [f"they reach {far_m / 1000:.0f} km: a plane is exact within 20 km"]
             if far_m > _PLANE_M

@@ -48,6 +48,18 @@ def test_the_page_is_that_of_the_figures():
     assert (docs / "results.md").read_text() == results.page(found)
 
 
+def test_a_page_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv(results.DATA, str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["results", "--output", str(file)])
+    monkeypatch.setattr(results, "make", lambda *given: pytest.fail("it began"))
+    with pytest.raises(SystemExit) as ended:
+        results.main()
+    assert ended.value.code == 2
+    assert "name another folder" in capsys.readouterr().err
+
+
 def test_a_step_is_done_once_and_a_figure_that_is_not_there_is_named(tmp_path):
     (tmp_path / "said").write_text('{"a": {"value": 0.5, "low": 0.4, "high": 0.6}}')
     command = f"cat {tmp_path}/said; echo x >> {tmp_path}/runs"
