@@ -31,21 +31,31 @@ class PoseSources:
         self._frames: dict[str, str] = {}  # the same; empty for the camera's own
         self._of: dict[str, list[str]] = {}  # nodes that publish each topic
         self._waiting: dict[str, float] = {}  # nodes that were asked first at a steady time
+        self._strangers: set[bytes] = set()  # publishers of nodes that have no such parameters
 
     def ask(self) -> None:
         """Asks again; call it now and then. What is known stays until the answers are there."""
+        there: set[bytes] = set()
         for topic in self._topics:
             infos = self._node.get_publishers_info_by_topic(topic)
-            names = {f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos}
-            self._of[topic] = sorted(names)
-            for name in names:
+            gids = {
+                f"{i.node_namespace.rstrip('/')}/{i.node_name}": bytes(i.endpoint_gid)
+                for i in infos
+            }
+            self._of[topic] = sorted(gids)
+            there.update(gids.values())
+            for name, gid in gids.items():
+                # Since Lyrical a node warns in its own log of each question for what it has not.
+                if gid in self._strangers:
+                    continue
                 if name not in self._clients:
                     self._clients[name] = self._client(f"{name}/get_parameters")
                     self._waiting[name] = time.monotonic()
                 client = self._clients[name]
                 if client is not None and client.service_is_ready():
                     future = client.call_async(GetParameters.Request(names=_NAMES))
-                    future.add_done_callback(functools.partial(self._take, name))
+                    future.add_done_callback(functools.partial(self._take, name, gid))
+        self._strangers &= there
 
     def _client(self, service: str) -> Any:
         try:
@@ -53,7 +63,7 @@ class PoseSources:
         except Exception:  # its name is none, or the SROS 2 policy forbids to call it
             return None
 
-    def _take(self, name: str, future: Any) -> None:
+    def _take(self, name: str, gid: bytes, future: Any) -> None:
         if future.cancelled() or future.exception() is not None:
             return
         values = future.result().values
@@ -61,6 +71,8 @@ class PoseSources:
         self._waiting.pop(name, None)
         if kinds == _KINDS:
             self._frames[name] = values[0].string_value.lstrip("/")
+        else:
+            self._strangers.add(gid)
 
     def unknown(self, topic: str) -> bool:
         """Says whether it is worth waiting for an answer on the poses of a topic; asks who is new."""
