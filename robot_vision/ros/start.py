@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -54,6 +55,7 @@ def load_messages_alone() -> None:
     The first message that a node makes would import both. The package does without the generator where its
     parser and its templates are not installed, and here they look so while it is imported.
     """
+    _defer_what_generates()
     absent = [name for name in ("em", "lark") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
@@ -62,6 +64,23 @@ def load_messages_alone() -> None:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+def _defer_what_generates() -> None:
+    """Loads `rosidl_pycommon` when more is wanted than the base classes that messages have since Lyrical."""
+    name = "rosidl_pycommon"
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    loader, package = spec.loader, importlib.util.module_from_spec(spec)
+
+    def load(attribute: str) -> object:
+        del package.__getattr__  # type: ignore[attr-defined]
+        loader.exec_module(package)
+        return getattr(package, attribute)
+
+    package.__getattr__ = load  # type: ignore[method-assign]
+    sys.modules[name] = package
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
