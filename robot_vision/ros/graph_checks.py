@@ -25,6 +25,7 @@ from robot_vision.geometry.intrinsics import info_topic
 from robot_vision.messages.serialized import ImageView, read_compressed_image, read_image
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.dds import (
+    CYCLONE_DDS,
     FAST_DDS,
     FOLDER,
     USERS_CHOICES,
@@ -78,7 +79,7 @@ def ros_findings(environment: Mapping[str, str] = os.environ) -> Iterator[Findin
         )
     if rmw in FAST_DDS:
         yield from _fast_dds(environment)
-    yield from _receive_buffer()
+    yield from _receive_buffer(rmw)
 
 
 def _fast_dds(environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -117,7 +118,7 @@ def _fast_dds(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("shared memory", text)
 
 
-def _receive_buffer() -> Iterator[Finding]:
+def _receive_buffer(rmw: str) -> Iterator[Finding]:
     try:
         size = int(Path("/proc/sys/net/core/rmem_max").read_text())
     except (OSError, ValueError):
@@ -126,11 +127,17 @@ def _receive_buffer() -> Iterator[Finding]:
     if size >= _LEAST_BUFFER:
         yield Finding("UDP buffer", text)
     else:
+        enlarge = f"sudo sysctl -w net.core.rmem_max={_LEAST_BUFFER * 2}"
+        if rmw == CYCLONE_DDS:  # unless its shared memory has been set up
+            yield Finding(
+                "UDP buffer", f"{text}, too small for images over Cyclone DDS", WARNING, enlarge
+            )
+            return
         yield Finding(
             "UDP buffer",
             f"{text}, too small for images that come from another computer",
             WARNING,
-            f"sudo sysctl -w net.core.rmem_max={_LEAST_BUFFER * 2}, or keep images off the network",
+            f"{enlarge}, or keep images off the network",
         )
 
 

@@ -1,9 +1,9 @@
-"""Makes large images arrive over Fast DDS, the default middleware, and gives back what killed processes left.
+"""Makes large images arrive over DDS, and gives back what killed processes left.
 
-Its default shared-memory segment (512 KiB) holds no camera image, which then goes over UDP in fragments: a
-best-effort subscriber loses nearly all of them. The profile `config/fastdds_large_images.xml` has a segment
-that holds some. It has to be chosen before the middleware starts, in every process that publishes or
-subscribes to images.
+The default middleware is Fast DDS. Its own shared-memory segment (512 KiB) holds no camera image, which then
+goes over UDP in fragments: a best-effort subscriber loses nearly all of them. The profile
+`config/fastdds_large_images.xml` has a segment that holds some. It has to be chosen before the middleware
+starts, in every process that publishes or subscribes to images.
 
 Fast DDS removes a process's segment when the process ends, and nobody removes that of one that was killed
 (SIGKILL, a crash, the kernel out of memory): 32 MiB each time. A node that is started again and again so
@@ -27,11 +27,19 @@ PROFILES_FILE, PROFILES_FILE_V2 = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEF
 USERS_CHOICES = (PROFILES_FILE, PROFILES_FILE_V2, "FASTDDS_BUILTIN_TRANSPORTS")
 FAST_DDS = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp")
 _DISTROS_V2 = ("humble", "iron", "jazzy")
+# Cyclone DDS asks the system for 1 MiB and sends images by UDP on one computer too. `max` is a wish: where
+# the system gives less, the process starts all the same.
+CYCLONE_DDS, CYCLONE_URI = "rmw_cyclonedds_cpp", "CYCLONEDDS_URI"
+_BUFFER = '<SocketReceiveBufferSize max="8MB"/>'
+_CYCLONE = f"<CycloneDDS><Domain><Internal>{_BUFFER}</Internal></Domain></CycloneDDS>"
 
 
 def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment variables to add; none if the user chose a profile or other middleware."""
-    if environment.get("RMW_IMPLEMENTATION", "") not in ("", *FAST_DDS):
+    rmw = environment.get("RMW_IMPLEMENTATION", "")
+    if rmw == CYCLONE_DDS:
+        return {} if environment.get(CYCLONE_URI) else {CYCLONE_URI: _CYCLONE}
+    if rmw not in ("", *FAST_DDS):
         return {}
     if any(environment.get(name) for name in USERS_CHOICES):
         return {}

@@ -26,7 +26,10 @@ LOG_LEVEL = (
     "info",
     "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
 )
-LARGE_IMAGES = ("true", "true lets Fast DDS carry large images; false leaves its settings alone.")
+LARGE_IMAGES = (
+    "true",
+    "true lets Fast DDS or Cyclone DDS carry large images; false leaves their settings alone.",
+)
 _UNLESS = ", unless params_file says otherwise"
 _DIES = {"node": "its process", "process": "it"}
 

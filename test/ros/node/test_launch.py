@@ -212,11 +212,14 @@ def test_nodes_of_one_process_are_named_once_each(args: list[str], said: str, ca
 # The DDS profile
 
 
-def test_profile_is_chosen_for_fast_dds_only_and_never_over_the_users_choice() -> None:
+def test_profile_is_that_of_the_middleware_and_never_over_the_users_choice() -> None:
     profile = str(find_profile({}))
     assert large_image_environment({"ROS_DISTRO": "kilted"}) == {PROFILES_FILE: profile}
     assert large_image_environment({"ROS_DISTRO": "jazzy"}) == {PROFILES_FILE_V2: profile}
-    assert large_image_environment({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}) == {}
+    cyclone = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    assert list(large_image_environment(cyclone)) == ["CYCLONEDDS_URI"]
+    assert large_image_environment({**cyclone, "CYCLONEDDS_URI": "file:///my.xml"}) == {}
+    assert large_image_environment({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}) == {}
     assert large_image_environment({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}) != {}
     assert large_image_environment({PROFILES_FILE: "/my.xml"}) == {}
     assert large_image_environment({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}) == {}
