@@ -85,7 +85,9 @@ _OF_ALL = {
 }
 
 
-def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -> None:
+def check_topics(
+    node: Any, parameter: str, topics: Iterable[tuple[str, str]], outputs: bool = False
+) -> None:
     """Refuses inputs that are no topics, the node's own, or one in its namespace and after remapping.
 
     Topics on which every node reads or writes messages of another type are no inputs either.
@@ -94,6 +96,7 @@ def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -
         node: resolves the names.
         parameter: that has them.
         topics: what each is of, and its name.
+        outputs: whether they are the node's own: a player named `front` may publish `/front/image_raw`.
 
     Raises:
         ConfigError: a name is not allowed, the node's own, or that of another input.
@@ -107,7 +110,7 @@ def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -
                 f"{parameter} has {topic!r} for {user}: a topic has letters, digits, _ and single slashes, "
                 "and no part of it begins with a digit"
             ) from error
-        if name.startswith(f"{node.get_fully_qualified_name()}/"):
+        if not outputs and name.startswith(f"{node.get_fully_qualified_name()}/"):
             raise ConfigError(f"{parameter} has {name} for {user}: the node itself publishes there")
         if name in users:
             raise ConfigError(

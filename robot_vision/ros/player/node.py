@@ -89,7 +89,7 @@ class CameraPlayer(Node):
             self.get_logger().warning(text)
 
         kinds = self._playback.topics.kinds
-        check_topics(self, "output_topics", [(topic, topic) for topic in kinds])
+        check_topics(self, "output_topics", [(topic, topic) for topic in kinds], True)
         self._topic_publishers = {
             topic: self.create_publisher(
                 _TYPES[kind],

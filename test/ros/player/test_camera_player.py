@@ -288,7 +288,7 @@ def test_in_a_namespace_and_remapped_it_plays_and_names_the_topics_that_it_uses(
 
     bag = write_bag(tmp_path / "bag")
     listener = listen(eye=Image, robot1__front__camera_info=CameraInfo)
-    rules = ("__ns:=/robot1", "front/image_raw:=/eye")
+    rules = ("__ns:=/robot1", "__node:=front", "front/image_raw:=/eye")  # as its topics begin
     with player(f"source:={bag}", "wait_for_subscribers:=1", rules=rules) as process:
         listener.until(lambda: len(listener.heard["/eye"]) == 8)
         output, _ = process.communicate(timeout=20)
