@@ -573,8 +573,12 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
             each=lambda: publisher.publish(rgb_message(image, time.time_ns())),
         )
         assert "1" in [r.hypothesis.class_id for r in answers[-1].results]
-        level, _, values = wait_until(lambda: client.diagnostics("spots"), what="diagnostics")
-        assert values["model"].startswith("tiny")  # told by the perception node
+
+        def model() -> str:  # the perception node says which
+            found = client.diagnostics("spots")
+            return found[2]["model"] if found else ""
+
+        wait_until(lambda: model().startswith("tiny"), what="the model's name")
         assert client.state("/eyes") == client.state("/spots") == "active"
     finally:
         status = process.stop()
