@@ -448,6 +448,10 @@ class Trainer(Side, Generic[S]):
         """
         return None
 
+    def notes(self, spec: S, facts: DataFacts) -> Sequence[str]:
+        """Returns what its settings leave out of the training images, a line each."""
+        return ()
+
     def untrained(self, pretrained: bool, images: int) -> str:
         """Returns what a bundle must say whose head has seen no training; empty where that is nothing.
 

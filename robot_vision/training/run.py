@@ -119,8 +119,12 @@ def _run(
     splits = open_splits(config)
     for note in splits.notes:  # such as frames that were left out
         recorder.say(f"data: {note}")
-    network = build_network(config, facts_of(config, splits))
+    facts = facts_of(config, splits)
+    network = build_network(config, facts)
     check_copies(config, network)
+    for name, trainer in config.trainers.items():
+        for note in trainer.notes(network.spec.heads[name], facts):
+            recorder.say(f"{name}: {note}")
     weight_notes = network.backbone.weight_notes
     for note in weight_notes:
         recorder.say(f"weights: {note}")

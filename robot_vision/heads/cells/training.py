@@ -39,6 +39,7 @@ from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import values
+from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,6 +140,16 @@ class CellsTrainer(Trainer[CellsSpec]):
                 "corners": cells.reshape(-1).tolist(),
                 "images": images.tolist(),
             },
+        )
+
+    def notes(self, spec: CellsSpec, facts: DataFacts) -> Sequence[str]:
+        """Says how many images are where no cell is."""
+        left = len(facts.positions) - sum(spec.images)
+        if left <= 0:
+            return ()
+        images = counted(left, "training image is", "training images are")
+        return (
+            f"{images} in no cell, where fewer than {spec.least_images} are together (least_images)",
         )
 
     def check(self, splits: Any, where: str) -> None:

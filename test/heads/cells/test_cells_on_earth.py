@@ -68,6 +68,11 @@ def test_a_town_is_cut_as_finely_wherever_it_is(place):
     assert (within.sum(axis=1) <= 1).all() and (within.sum(axis=0) == images).all()
     assert images.max() <= 40 and images.min() >= 2
     assert not within[-1].any(), "a place with one image has no cell"
+    facts = DataFacts(positions=on_earth(n), datum="earth")
+    spec = HEAD.trainer().spec({"most_images": 40}, facts)
+    left = len(n) - int(images.sum())
+    (note,) = HEAD.trainer().notes(spec, facts)
+    assert left > 0 and note.startswith(f"{left} training image") and "fewer than 2" in note
     sides = ground.sides_m[within[:900].any(axis=0)]
     assert len(sides) > 25 and np.median(sides) < 3000 and sides.min() >= 0.77 * 50
     assert ground.sides_m[within[900:930].any(axis=0)].min() > 50 * np.median(sides)
