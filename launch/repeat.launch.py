@@ -10,7 +10,7 @@ Defaults stand in config/repeating.yaml alone: an argument that is empty was not
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -80,6 +80,8 @@ def launch_setup(context):
     found = [Node(**what, **supervision(given), arguments=arguments)]
     back, rear = values.get("backwards"), given("rear_image_topic")
     name, topic = ("rear", "rear_collision_topic") if back else ("camera", "collision_topic")
+    if rear and not back:
+        found.append(LogInfo(msg="rear_image_topic is not used: backwards is false"))
     reads_another = values.get(topic) or (back and not rear)
     model = given("reflex") or ("" if reads_another else route.reflex)
     if model and model != "none":
