@@ -26,6 +26,7 @@ from robot_vision.heads.coordinates.head import PREFIX, answer_of
 from robot_vision.heads.coordinates.judging import answered
 from robot_vision.heads.coordinates.spec import CELL, CoordinatesSpec
 from robot_vision.heads.pose.evaluation import score_poses, statistics
+from robot_vision.settings.checks import require
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import values
@@ -83,6 +84,11 @@ class CoordinatesTrainer(Trainer[CoordinatesSpec]):
         given: dict[str, Any] = {"map_frame": facts.map_frame, **settings}
         given.setdefault("size", tuple(-(-side // CELL) for side in facts.input))
         if "camera" not in given:
+            for name in ("distortion", "lens"):
+                if name in given:
+                    raise ConfigError(
+                        f"network.{self.name}.{name} is of a camera: give camera as well, or leave it out"
+                    )
             camera = facts.camera()
             if camera is None:
                 raise ConfigError(
@@ -90,8 +96,11 @@ class CoordinatesTrainer(Trainer[CoordinatesSpec]):
                     "which nothing says here: train it on a data set with camera_matrix, or on a recording "
                     "with camera_info"
                 )
+            size = given["size"]
+            whole = isinstance(size, list | tuple) and all(isinstance(n, int) for n in size)
+            require(whole and len(size) == 2, f"network.{self.name}.size", size, "rows and columns")
             # Whole of the input, in pixels of an image of 8 times the cells.
-            scale = [CELL * n / side for n, side in zip(given["size"], facts.input, strict=True)]
+            scale = [CELL * n / side for n, side in zip(size, facts.input, strict=True)]
             (fx, fy), (cx, cy) = camera.K[[0, 1], [0, 1]], camera.K[:2, 2]
             numbers = (
                 scale[1] * fx,
@@ -143,10 +152,14 @@ class CoordinatesTrainer(Trainer[CoordinatesSpec]):
             total += some.sum(dim=0)
             squares += float(some.square().sum())
             count += len(some)
-        if count:
-            mean = total / count
-            variance = squares / count - float(mean.square().sum())
-            module.set_statistics(mean.float(), float(np.sqrt(max(variance / 3, 0.0))))
+        if not count:
+            raise ConfigError(
+                f"No depth of the training images is from {spec.minimum:g} to {spec.maximum:g} m (minimum "
+                f"and maximum of network.{self.name}): there is nothing to learn from; are they in metres?"
+            )
+        mean = total / count
+        variance = squares / count - float(mean.square().sum())
+        module.set_statistics(mean.float(), float(np.sqrt(max(variance / 3, 0.0))))
 
     def loss_settings(self, spec: CoordinatesSpec, targets: Targets) -> dict[str, Any]:
         """See `Trainer.loss_settings`; what true points follow from is the head's."""

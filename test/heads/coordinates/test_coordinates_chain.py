@@ -104,3 +104,24 @@ def test_images_of_which_nobody_knows_camera_or_depth_are_refused(tmp_path):
         from robot_vision.training.run import train
 
         train(config, quiet=True, command="test")
+
+
+def test_settings_that_make_no_sense_are_refused_before_the_work(tmp_path):
+    pytest.importorskip("torch")
+    from robot_vision.training.run import train
+    from robot_vision.training.setup import describe_plan
+
+    root = room(tmp_path / "room", 40)
+    base = {"channels": 32, "blocks": 1, "dropout": 0.0, "strides": [4, 8]}
+    for change, words in (
+        ({"size": "30x40"}, "size"),
+        ({"lens": "fisheye"}, "give camera as well"),
+        ({"distortion": [0.1]}, "give camera as well"),
+    ):
+        network = {"input": {"height": 48, "width": 64}, "coordinates": {**base, **change}}
+        with pytest.raises(ConfigError, match=words):
+            describe_plan(coordinates(root, tmp_path / "run", network=network))
+    millimetres = {**base, "minimum": 200.0, "maximum": 10000.0}
+    network = {"input": {"height": 48, "width": 64}, "coordinates": millimetres}
+    with pytest.raises(ConfigError, match="are they in metres"):
+        train(coordinates(root, tmp_path / "run", network=network), quiet=True, command="test")
