@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--rear-topic needs a reflex that looks: give --reflex steer")
     make_folder(args.output)
     args.map = str(args.output / MAP)
-    status = build.make(args, bundle, views, args.frame, notes)
+    status = build.make(args, bundle, views, args.frame, notes, "name another --output")
     if status == 130:
         return status
     with open_map(args.map, "read") as places:

@@ -89,9 +89,14 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     several topics the only one that calls itself truth is taken.
 
     Raises:
-        ConfigError: the topic or frame asked for does not exist, or there are several to choose from.
+        ConfigError: the topic or frame asked for does not exist, there are several to choose from, or what
+            was asked for contradicts itself.
         SourceError: the source contradicts itself.
     """
+    if request.topic and request.source in ("tf", "none"):
+        raise ConfigError(
+            f"pose_topic is {request.topic} and pose_source {request.source}: leave one of them out"
+        )
     if request.source == "none":
         return None
     tree, notes = frame_tree(bag, report)
@@ -162,11 +167,12 @@ def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPos
     For the datum `earth` they are those from the middle of the earth, in the frame of that name.
     """
     place = f"{bag.path}:{request.topic}"
-    if request.base_to_camera:
-        raise ConfigError(
-            f"{place} has no orientation, so that base_to_camera cannot be applied: leave it out, and the "
-            "antenna's positions are taken as the camera's"
-        )
+    for option in ("base_to_camera", "base_frame"):
+        if getattr(request, option):
+            raise ConfigError(
+                f"{place} has no orientation, so that {option} cannot be applied: leave it out, and the "
+                "antenna's positions are taken as the camera's"
+            )
     around = parsed_datum(request.datum) if request.datum not in ("", EARTH) else None
     middle = normals(*np.array(around or (0.0, 0.0)))
     stamps, rows = list[int](), list[tuple[float, float, float]]()

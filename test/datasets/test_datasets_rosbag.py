@@ -922,10 +922,12 @@ def test_positions_far_from_the_datum_and_options_that_mean_nothing_are_refused(
     notes = "\n".join(splits.notes)
     assert "2 messages more than 1000 km from datum 52.0,7.0 (latitude,longitude)" in notes
     assert "2 messages without altitude" in notes
-    with pytest.raises(ConfigError, match="leave it out"):
-        open_dataset(
-            "rosbag", tmp_path / "walk", datum="52,7", base_to_camera="identity", **options
-        )
+    for moved in ({"base_to_camera": "identity"}, {"base_frame": "base_link"}):
+        with pytest.raises(ConfigError, match="cannot be applied: leave it out"):
+            open_dataset("rosbag", tmp_path / "walk", datum="52,7", **moved, **options)
+    for source in ("tf", "none"):
+        with pytest.raises(ConfigError, match=f"/fix and pose_source {source}: leave one of them"):
+            open_dataset("rosbag", tmp_path / "walk", pose_source=source, **options)
     # Without its topic the bag has no poses, and both ways say which topic there is.
     with pytest.raises(ConfigError, match=r"set pose_topic to a NavSatFix \(/fix\)"):
         open_dataset("rosbag", tmp_path / "walk", datum="52,7")

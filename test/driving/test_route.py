@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +250,9 @@ def test_teach_makes_a_map_and_the_way_through_it(
     # The robot's way, not the camera's, which is 0.1 m before it.
     assert aside(route, np.array(driven)).max() < 0.06
     assert main(["map", "check", str(out / route.map)]) == 0
+    shutil.copytree(tmp_path / "bag", tmp_path / "another")
+    assert main(["teach", str(tmp_path / "another"), *words, *reflex, "--output", str(out)]) == 2
+    assert "with keyframes of bag: name another --output" in capsys.readouterr().err
     none = [*words, "--base-frame", "laser", "--output", str(tmp_path / "no")]
     assert main(["teach", str(tmp_path / "bag"), *none]) == 2
     assert "--base-frame laser: " in capsys.readouterr().err

@@ -47,8 +47,12 @@ def make(
     views: list[MapView],
     frame_id: str,
     notes: tuple[str, ...],
+    elsewhere: str = "use robot-vision map add, or name another map",
 ) -> int:
-    """Makes the map of views, or goes on with it; returns the exit status."""
+    """Makes the map of views, or goes on with it; returns the exit status.
+
+    `elsewhere` is the advice where the map holds another recording.
+    """
     try:
         places = open_map(args.map, bundle=bundle)
     except MapMissingError:
@@ -57,8 +61,8 @@ def make(
         others = sorted(set(places.poses().sources) - {view.source for view in views})
         if others:
             raise MapError(
-                f"{places.info.uri} exists already, with keyframes of {', '.join(others[:3])}: use "
-                "robot-vision map add, or name another map"
+                f"{places.info.uri} exists already, with keyframes of {', '.join(others[:3])}: "
+                f"{elsewhere}"
             )
         return _go(args, places, bundle, views, frame_id, notes, rename=False)
 
@@ -96,7 +100,7 @@ def _go(
         v.camera_matrix is None and v.intrinsics is None for v in views
     ):
         raise ConfigError(
-            f"{args.source} does not say what its camera's matrix is, which --structure needs: give "
+            f"{args.source} does not say what its camera's matrix is, which keyframes' structure needs: give "
             "--option camera_matrix=fx,fy,cx,cy"
         )
     if not 0 <= args.thumbnail <= 1024:
