@@ -76,9 +76,13 @@ def test_robot_stands_and_says_why_until_it_is_known_where_its_camera_is(
 
     def until(words: str) -> None:
         """Waits until the node says why it stands, in its answer and in its diagnostics."""
-        asked = ask(client)
-        wait_until(asked.done, 30, each=played.see)
-        assert not asked.result().success and words in asked.result().message
+        for _ in range(5):  # on a busy machine a message may come after the limit of a service
+            asked = ask(client)
+            wait_until(asked.done, 30, each=played.see)
+            assert not asked.result().success
+            if words in asked.result().message:
+                break
+        assert words in asked.result().message
         wait_until(
             lambda: words in client.diagnostics("localiser: localiser")[1], 10, each=played.see
         )
