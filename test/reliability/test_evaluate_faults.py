@@ -211,7 +211,7 @@ def test_nan_in_the_truth_is_said_or_left_out(run: Run, tmp_path: Path) -> None:
     ("heads", "labels", "poses", "word"),
     [
         (("pose", "place"), True, False, "no classifier head"),
-        (("classifier",), False, True, "neither a pose nor a place nor a cells head"),
+        (("classifier",), False, True, "neither a pose nor a place nor a cells"),
     ],
 )
 def test_bundle_without_the_head_that_the_truth_asks_for_is_said(

@@ -114,14 +114,17 @@ def file_stems(names: Sequence[str]) -> list[str]:
 
 
 def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
-    """Writes `<recording>.estimate.tum` and `<recording>.truth.tum` and returns those that there are."""
+    """Writes `<recording>.truth.tum` and a file for each head that estimates poses; returns those written.
+
+    A head's file is named as its column of positions: `<recording>.estimate.tum` for `position`.
+    """
     written = []
     stems = file_stems([recording["name"] for recording in scores.recordings])
     kinds = {"truth": ("true_position", "true_xyzw")}
     for rows in scores.each():
         columns = rows.head.judge().trajectory
         if columns:
-            kinds[rows.head.key("estimate")] = (
+            kinds[rows.head.key(columns[0].replace("position", "estimate"))] = (
                 rows.head.key(columns[0]),
                 rows.head.key(columns[1]),
             )
