@@ -72,7 +72,8 @@ def make(section: dict[str, Any], work: Path) -> dict[str, Any]:
         ConfigError: a step failed, or a figure is not in what it made.
     """
     for step in section["steps"]:
-        if not (work / step["makes"]).exists():
+        # A map that is half built exists too: only what ended well is made.
+        if step["makes"] not in _times(work) or not (work / step["makes"]).exists():
             _run(written(step["run"]), work / step["makes"], step.get("printed", False), work)
     times, about = _times(work), machine.describe()
     return {
@@ -107,7 +108,7 @@ def _run(command: str, made: Path, printed: bool, work: Path) -> None:
 
 
 def _times(work: Path) -> dict[str, float]:
-    """Returns the processor time of each step, by what it makes."""
+    """Returns the processor time of each step that ended well, by what it makes."""
     file = work / TIMES
     return dict(json.loads(file.read_text())) if file.exists() else {}
 

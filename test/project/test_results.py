@@ -74,6 +74,7 @@ def test_a_step_is_done_once_and_a_figure_that_is_not_there_is_named(tmp_path):
     section["figures"]["B"] = {"file": "s/a.json", "keys": "a/b"}
     with pytest.raises(ConfigError, match="a.json has no a/b"):
         results.make(section, tmp_path)
+    (tmp_path / "s/b.json").touch()  # what a step that was killed left behind is not made
     section["steps"].append({"run": "exit 3", "makes": "s/b.json"})
     with pytest.raises(ConfigError, match="`exit 3` ended with status 3"):
         results.make(section, tmp_path)
