@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def file_stems(names: Sequence[str]) -> list[str]:
 def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
     """Writes `<recording>.truth.tum` and a file for each head that estimates poses; returns those written.
 
-    A head's file is named as its column of positions: `<recording>.estimate.tum` for `position`.
+    A head's file is `<recording>.estimate.tum`; what the names of its columns begin with precedes `estimate`.
     """
     written = []
     stems = file_stems([recording["name"] for recording in scores.recordings])
@@ -124,7 +125,7 @@ def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
     for rows in scores.each():
         columns = rows.head.judge().trajectory
         if columns:
-            kinds[rows.head.key(columns[0].replace("position", "estimate"))] = (
+            kinds[rows.head.key(os.path.commonprefix(columns) + "estimate")] = (
                 rows.head.key(columns[0]),
                 rows.head.key(columns[1]),
             )
