@@ -39,6 +39,7 @@ from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.headlines import chapters
 from robot_vision.evaluation.report.page import Report, render
+from robot_vision.evaluation.report.tables import trajectory_kind
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.images.canvas import Canvas
 from robot_vision.images.input import InputSpec
@@ -136,6 +137,8 @@ def test_outputs_and_keys_are_no_other_heads(kind: str) -> None:
         if other.name != kind:
             theirs = {other.json_key, *other.outputs(own, several(other)), *other.columns(own)}
             assert not mine & theirs
+            kind_of = trajectory_kind(head)
+            assert not kind_of or kind_of != trajectory_kind(other)
 
 
 @every_head

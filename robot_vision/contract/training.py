@@ -45,6 +45,32 @@ class HeadSettings:
 
 
 @dataclass(frozen=True)
+class FoldSettings(HeadSettings):
+    """How a head is trained that may be calibrated on training images held out in turn."""
+
+    folds: int = option(
+        4,
+        "folds of training blocks to calibrate on, if there are no validation frames and the "
+        "backbone is frozen",
+        low=2,
+        high=100,
+    )
+
+
+@dataclass(frozen=True)
+class FoldBlockSettings(FoldSettings):
+    """The same, where how sure it is depends on how far away the training images are."""
+
+    fold_block: int = option(
+        50,
+        "number of consecutive training images that are held out together: the further they are from the "
+        "others, the less sure answers become; choose the distance that a robot's images will have",
+        low=1,
+        high=10**6,
+    )
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """What a head's settings take from the data and the network's input.
 

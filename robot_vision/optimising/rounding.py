@@ -99,14 +99,14 @@ def neighbours(inputs: int, height: int, width: int) -> list[Numbers]:
 
 
 def _limits(found: Array, mates: Numbers) -> tuple[Array, Array]:
-    """Returns the least and the largest integers (G, R, n) that weights beside their mates (n, m) may be."""
+    """Returns the least and the largest integers (G, R, n) that weights may be next to their mates (n, m)."""
     if not mates.shape[1]:
         size = (*found.shape[:2], len(mates))
         return np.full(size, -float(LARGEST)), np.full(size, float(LARGEST))
-    beside = found[:, :, mates]
+    around = found[:, :, mates]
     return (
-        np.maximum(-LARGEST, -PAIR - np.minimum(beside.min(axis=3), 0)),
-        np.minimum(LARGEST, PAIR - np.maximum(beside.max(axis=3), 0)),
+        np.maximum(-LARGEST, -PAIR - np.minimum(around.min(axis=3), 0)),
+        np.minimum(LARGEST, PAIR - np.maximum(around.max(axis=3), 0)),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.head import Head
 from robot_vision.contract.rows import Scores
 from robot_vision.messages.stamps import SECOND_NS
 
@@ -114,21 +115,24 @@ def file_stems(names: Sequence[str]) -> list[str]:
     return stems
 
 
-def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
-    """Writes `<recording>.truth.tum` and a file for each head that estimates poses; returns those written.
+def trajectory_kind(head: Head[Any, Any]) -> str:
+    """Returns the kind of trajectory that a head estimates, part of its file's name; empty for none.
 
-    A head's file is `<recording>.estimate.tum`; what the names of its columns begin with precedes `estimate`.
+    It is `estimate`, after what the names of the head's columns begin with.
     """
+    columns = head.judge().trajectory if "judge" in head.sides else None
+    return head.key(os.path.commonprefix(columns) + "estimate") if columns else ""
+
+
+def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
+    """Writes `<recording>.truth.tum` and a file for each head that estimates poses; returns those written."""
     written = []
     stems = file_stems([recording["name"] for recording in scores.recordings])
     kinds = {"truth": ("true_position", "true_xyzw")}
     for rows in scores.each():
-        columns = rows.head.judge().trajectory
+        kind, columns = trajectory_kind(rows.head), rows.head.judge().trajectory
         if columns:
-            kinds[rows.head.key(os.path.commonprefix(columns) + "estimate")] = (
-                rows.head.key(columns[0]),
-                rows.head.key(columns[1]),
-            )
+            kinds[kind] = rows.head.key(columns[0]), rows.head.key(columns[1])
     for stem, (a, b) in zip(stems, scores.bounds, strict=True):
         for kind, (position, xyzw) in sorted(kinds.items()):
             path = folder / f"{stem}.{kind}.tum"

@@ -16,7 +16,7 @@ from robot_vision.contract.training import (
     DataFacts,
     Evidence,
     Features,
-    HeadSettings,
+    FoldSettings,
     Metrics,
     Shape,
     Solved,
@@ -51,19 +51,12 @@ _FEWEST, _SHARE = 10, 100  # images in a cell that is quartered by default: at l
 
 
 @dataclass(frozen=True)
-class CellsConfig(HeadSettings):
+class CellsConfig(FoldSettings):
     """How a head of cells is trained."""
 
     loss: str = option("soft_cells", "name of the loss of cells")
     calibrate: bool = option(
         True, "fit the softmax temperature on the validation images, or on training images left out"
-    )
-    folds: int = option(
-        4,
-        "folds of training blocks to calibrate on, if there are no validation frames and the "
-        "backbone is frozen",
-        low=2,
-        high=100,
     )
     solve: bool = option(
         True,

@@ -13,7 +13,7 @@ from robot_vision.contract.training import (
     DataFacts,
     Dense,
     Features,
-    HeadSettings,
+    FoldBlockSettings,
     Metrics,
     Shape,
     Targets,
@@ -39,26 +39,12 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class CoordinatesConfig(HeadSettings):
+class CoordinatesConfig(FoldBlockSettings):
     """How a head of scene coordinates is trained."""
 
     loss: str = option("distance", "name of the loss of scene coordinates and their deviation")
     calibrate: bool = option(
         True, "scale the covariances of poses so that the 95 percent ellipsoids hold 95 percent"
-    )
-    folds: int = option(
-        4,
-        "folds of training blocks to calibrate on, if there are no validation frames and the "
-        "backbone is frozen",
-        low=2,
-        high=100,
-    )
-    fold_block: int = option(
-        50,
-        "number of consecutive training images that are held out together: the further they are from the "
-        "others, the wider the ellipsoids become; choose the distance that a robot's images will have",
-        low=1,
-        high=10**6,
     )
 
 

@@ -15,7 +15,7 @@ from robot_vision.contract.training import (
     Dense,
     Evidence,
     Features,
-    HeadSettings,
+    FoldBlockSettings,
     Metrics,
     Shape,
     Targets,
@@ -36,7 +36,7 @@ _NEAREST = 0.01  # share of the pixels that is explained as the nearest
 
 
 @dataclass(frozen=True)
-class DepthConfig(HeadSettings):
+class DepthConfig(FoldBlockSettings):
     """How a depth head is trained."""
 
     loss: str = option("scale_invariant", "name of the loss of depth and its uncertainty")
@@ -44,20 +44,6 @@ class DepthConfig(HeadSettings):
         True,
         "scale the uncertainty so that the 90 percent intervals hold 90 percent of the "
         "validation images' pixels",
-    )
-    folds: int = option(
-        4,
-        "folds of training blocks to calibrate on, if there are no validation frames and the "
-        "backbone is frozen",
-        low=2,
-        high=100,
-    )
-    fold_block: int = option(
-        50,
-        "number of consecutive training images that are held out together: the further they are from the "
-        "others, the wider the intervals become; choose the distance that a robot's images will have",
-        low=1,
-        high=10**6,
     )
 
 

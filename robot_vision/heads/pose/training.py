@@ -14,7 +14,7 @@ from robot_vision.contract.training import (
     Chooser,
     DataFacts,
     Features,
-    HeadSettings,
+    FoldSettings,
     Metrics,
     Sampled,
     Shape,
@@ -44,7 +44,7 @@ IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freed
 
 
 @dataclass(frozen=True)
-class PoseConfig(HeadSettings):
+class PoseConfig(FoldSettings):
     """How a pose head is trained."""
 
     loss: str = option(
@@ -62,13 +62,6 @@ class PoseConfig(HeadSettings):
     )
     calibrate: bool = option(
         True, "scale the variances to match the errors on the validation frames"
-    )
-    folds: int = option(
-        4,
-        "folds of training blocks to calibrate on, if there are no validation frames and the "
-        "backbone is frozen",
-        low=2,
-        high=100,
     )
     regions: int = option(
         5,

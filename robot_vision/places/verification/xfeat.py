@@ -83,7 +83,7 @@ class XFeatDetector:
 
         Args:
             picture: RGB uint8 (H, W, 3), with H and W as `fitting` says.
-            count: at most so many.
+            count: the most that are returned.
 
         Returns:
             Where they are (N, 2), pixels, and descriptors (N, 64), see `quantised`.
