@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
@@ -87,6 +88,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     # Fast DDS reads its profile at the first context of a process, whichever test makes that.
     use_large_image_profile()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed the global generators, which tests, and the libraries that they compare with, draw from."""
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture
