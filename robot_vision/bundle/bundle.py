@@ -15,6 +15,7 @@ verified is what runs, and a graph that points at files outside itself cannot be
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class ModelBundle:
                 the inputs and outputs that `bundle.yaml` promises.
             ConfigError: it has no such program; the message lists those that it has.
         """
-        path = Path(path).expanduser()
+        path = _own_folder(Path(path).expanduser())
         manifest = _read_manifest(path)
         running = _program(manifest, program)
         _refuse_pickles(path, manifest.files)
@@ -349,6 +350,14 @@ def _read_manifest(path: Path) -> _Manifest:
     )
 
 
+def _own_folder(path: Path) -> Path:
+    """Returns where a bundle's files lie: `colcon build --symlink-install` links each file of a folder."""
+    if not (path / MANIFEST).is_symlink():
+        return path
+    real = Path(os.path.realpath(path / MANIFEST))
+    return real.parent if real.name == MANIFEST and real.is_file() else path
+
+
 def _program(manifest: _Manifest, name: str) -> Program:
     """Returns the program of this name.
 
@@ -373,7 +382,11 @@ def _refuse_pickles(path: Path, listed: Collection[str]) -> None:
 
 
 def _read_verified(file: Path, sha256: object, wanted: bool) -> bytes:
-    if not file.is_file() or file.is_symlink():
+    if file.is_symlink():
+        raise BundleError(
+            f"{file} is a link: a bundle's files are its own; copy it with what links point to (cp -rL)"
+        )
+    if not file.is_file():
         raise BundleError(f"{file} is missing: {MANIFEST} lists it; copy the whole bundle again")
     if file.stat().st_size > MAX_FILE_BYTES:
         raise BundleError(
@@ -411,12 +424,12 @@ def _probes(file: Path, content: bytes, spec: NetworkSpec) -> dict[str, NDArray[
     return found
 
 
-def check_target(out: Path, force: bool) -> None:
+def check_target(out: Path, force: bool | None = None) -> None:
     """Refuses a directory that a new bundle may not take.
 
     Args:
         out: the bundle's directory.
-        force: replace a bundle that is there.
+        force: replace a bundle that is there; None where the command cannot.
 
     Raises:
         BundleError: it is there, and is not to be replaced or is no bundle.
@@ -424,7 +437,8 @@ def check_target(out: Path, force: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not force:
-        raise BundleError(f"{out} exists already: use --force to replace it, or another directory")
+        remedy = "give" if force is None else "use --force to replace it, or"
+        raise BundleError(f"{out} exists already: {remedy} another directory")
     # Only what was a bundle is deleted: `--out ~ --force` must not empty a home directory.
     if (
         out.is_symlink()

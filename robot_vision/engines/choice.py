@@ -91,15 +91,25 @@ def _named(bundle: ModelBundle, name: str, asked: EngineSettings, engine: str) -
     started = _start(bundle, Way(name, engine, asked.device), asked)
     running = started.engine
     if name != FLOAT32 and _certificate(bundle, name, running.name, running.device) is None:
-        good = [c for c in _program(bundle, name).certificates if c.passed]
+        program, here = _program(bundle, name), instructions(running.device, running.name)
+        good = [c for c in program.certificates if c.passed]
         there = ", ".join(f"{c.engine} on {c.device} with {c.instructions}" for c in good)
         _log.warning(
-            "%s: %s is not certified for %s on %s with %s: its accuracy there was never measured%s",
-            bundle.name, name, running.name, running.device,
-            instructions(running.device, running.name) or "this device",
+            "%s: %s is not certified for %s on %s with %s: %s%s",
+            bundle.name, name, running.name, running.device, here or "this device",
+            _why_not(program.certificate(running.name, running.device, here)),
             f" (it is for {there})" if there else "",
         )  # fmt: skip
     return started
+
+
+def _why_not(certificate: Certificate | None) -> str:
+    """Says why a program is not certified where it runs, by the certificate of that place, if any."""
+    if certificate is None:
+        return "its accuracy there was never measured"
+    heads = certificate.heads.items()
+    said = "; ".join(f"{n}: {h.get('why', 'refused')}" for n, h in heads if not h["passed"])
+    return said or "not all of its heads were measured there"
 
 
 def _program(bundle: ModelBundle, name: str) -> Program:

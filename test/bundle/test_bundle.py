@@ -138,6 +138,20 @@ def test_load_refuses_a_link_out_of_the_bundle(bundle, tmp_path):
         ModelBundle.load(bundle)
 
 
+def test_load_follows_a_folder_of_links_as_colcon_makes_it(bundle, tmp_path):
+    (tmp_path / "install").mkdir()
+    for file in bundle.iterdir():
+        (tmp_path / "install" / file.name).symlink_to(file)
+    assert ModelBundle.load(tmp_path / "install").graph == ModelBundle.load(bundle).graph
+    (bundle / "bundle.yaml").rename(tmp_path / "blob")  # as a hub's cache has it
+    with pytest.raises(BundleError):
+        ModelBundle.load(tmp_path / "install")
+    (tmp_path / "install/bundle.yaml").unlink()
+    (tmp_path / "install/bundle.yaml").symlink_to(tmp_path / "blob")
+    with pytest.raises(BundleError, match="is a link.*cp -rL"):
+        ModelBundle.load(tmp_path / "install")
+
+
 def test_load_runs_no_code_from_yaml(bundle, tmp_path):
     evil = f"!!python/object/apply:os.system ['touch {tmp_path}/owned']"
     (bundle / "bundle.yaml").write_text(f"format_version: {evil}\n")

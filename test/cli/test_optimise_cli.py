@@ -86,4 +86,4 @@ def test_another_place_must_be_free(lights, tmp_path, capsys):
     path = make_conv_bundle(tmp_path / "conv", heads=("classifier",))
     out = ["--out", str(make_tiny_bundle(tmp_path / "taken"))]
     assert main(["optimise", str(path), "--data", "image_folder", str(lights), *out]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already: give another directory" in capsys.readouterr().err

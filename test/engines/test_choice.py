@@ -290,6 +290,16 @@ def test_a_named_program_that_is_not_certified_here_runs_with_a_warning(tmp_path
     assert line.endswith("(it is for onnx on cpu with i8mm)")
 
 
+def test_a_named_program_that_was_refused_here_runs_with_the_reason(tmp_path, caplog):
+    refused = certificate("onnx", passed=False)
+    refused.heads["classifier"]["why"] = "not enough images"
+    path = make_program_bundle(tmp_path / "b", {"int8": 0}, {"int8": [refused]})
+    with caplog.at_level(logging.WARNING):
+        assert started(path, "int8")[:2] == ("int8", "onnx")
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert ": classifier: not enough images; " in line and "never measured" not in line
+
+
 def test_torch_refuses_a_program_that_is_a_graph(tmp_path):
     pytest.importorskip("torch")
     path = make_program_bundle(tmp_path / "b", {"int8": 0})

@@ -332,6 +332,9 @@ def test_place_head_from_torchvision_is_initialised_on_the_images(tmp_path, caps
         (["--torchvision", "resnet18", "--weights", "absent.pth"], "No weights file 'absent.pth'"),
         (["absent.safetensors"], "No checkpoint at 'absent.safetensors'"),
         (["model.pth"], "checkpoints are .safetensors"),
+        ([""], "checkpoints are .safetensors"),
+        (["--from", ""], "No weights file '.'"),
+        (["--xfeat", ""], "No weights file '.'"),
         (["--torchvision", "resnet18", "--images", "absent"], "--images 'absent' is no folder"),
     ],
 )

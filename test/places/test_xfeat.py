@@ -215,8 +215,11 @@ def test_image_that_is_too_small_is_refused_by_name(graph: Path) -> None:
 
 
 def test_file_that_is_missing_or_another_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent.onnx.* is none"):
-        VerificationOptions.of_features(str(tmp_path / "absent.onnx"))
+    for path in (tmp_path / "absent.onnx", tmp_path):
+        with pytest.raises(
+            ConfigError, match=rf"{path}'.*no such file; robot-vision export --xfeat"
+        ):
+            VerificationOptions.of_features(str(path))
     text = tmp_path / "text.onnx"
     text.write_text("no graph")
     with pytest.raises(

@@ -427,6 +427,14 @@ def resolved_spec(config):
     return build_network(resolved(config), DataFacts()).spec
 
 
+@pytest.mark.parametrize("weights", ["", "none", "absent.pth"])
+def test_weights_that_are_no_file_are_refused_with_what_there_is(weights, tmp_path):
+    config = configuration("place_folder", tmp_path, tmp_path / "run", heads=["place"])
+    config = replace(config, network=replace(config.network, weights=weights))
+    with pytest.raises(ConfigError, match=f"network.weights is '{weights}'.* null for random"):
+        resolved_spec(config)
+
+
 def test_headings_are_not_asked_of_places_that_have_none(tmp_path):
     for i in range(8):
         name = f"@{1000 + i}@2000@.png"

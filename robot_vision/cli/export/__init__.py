@@ -165,9 +165,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports and says what was written."""
     out = Path(args.out).expanduser().absolute()
-    if args.triton:
+    if args.triton is not None:
         return _to_triton(args, out)
-    if args.xfeat:
+    if args.xfeat is not None:
         if unused := changed(args, add_arguments, ("name", *_NOT_OF_TRITON)):
             raise ConfigError(f"{unused} has no effect with --xfeat, which writes one file")
         return to_xfeat(args, out)
@@ -183,11 +183,11 @@ def run(args: argparse.Namespace) -> int:
 
     images, origin = verification_images(args.images)
     print(f"verifying on {counted(len(images), 'real image')}: {origin}")
-    if args.checkpoint:
+    if args.checkpoint is not None:
         header = read_header(args.checkpoint)
         network = load_network(args.checkpoint)
         training, metrics, card = dict(header.training), dict(header.metrics), None
-    elif args.published:
+    elif args.published is not None:
         network, training, card = from_published(args)
         metrics = {}
     else:
@@ -226,7 +226,7 @@ def _to_triton(args: argparse.Namespace, out: Path) -> int:
 def _check(args: argparse.Namespace, out: Path) -> None:
     """Refuses what can be refused before torch is imported, which takes longer than all of it."""
     check_target(out, args.force)
-    if args.checkpoint:
+    if args.checkpoint is not None:
         checkpoint_path(args.checkpoint)
     if args.monte_carlo:
         EpistemicSpec(passes=args.monte_carlo)

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.bundle)
     out = Path(args.out).expanduser().absolute() if args.out else path.absolute()
     if args.out:
-        check_target(out, force=False)
+        check_target(out)
     bundle = ModelBundle.load(path)
     names = tuple(dict.fromkeys(n.strip() for n in args.programs.split(",") if n.strip()))
     settings = EvaluationSettings(

@@ -84,7 +84,13 @@ class VerificationOptions:
         """
         if not path:
             return cls()
-        return cls("xfeat", str(Path(path).expanduser()), ratio=XFEAT_RATIO)
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ConfigError(
+                f"features is {path!r}: there is no such file; robot-vision export --xfeat --out xfeat.onnx "
+                "makes one"
+            )
+        return cls("xfeat", str(file), ratio=XFEAT_RATIO)
 
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
