@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -190,10 +191,24 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
     """Refuses wrong settings, and files that cannot be written, before the recordings are predicted."""
     if args.seed < 0:
         raise ConfigError(f"seed is {args.seed}: it must be at least 0")
+    moved = parse_transform(args.base_to_camera)
+    kinds = {head.kind for head, _ in bundle.spec.bound}
+    from_topic = args.odometry not in ("none", "simulated")
+    for option, given, needed in (
+        ("--class-file", args.class_file, "classifier" in kinds or "a model with a classifier"),
+        ("--no-cells", args.no_cells, "cells" in kinds or "a model with cells"),
+        ("--base-to-camera", (moved != np.eye(4)).any(), from_topic or "--odometry TOPIC"),
+        (
+            "--memory-curve",
+            args.memory_curve,
+            not args.fit_class_file or "--fit-class-file left out",
+        ),
+    ):
+        if given and needed is not True:
+            raise ConfigError(f"{option} has no effect without {needed}")
     if "classifier" in bundle.spec.heads:
         _class_model(args, bundle.spec.heads["classifier"].labels)
     _pose_settings(args)
-    parse_transform(args.base_to_camera)
     for option in ("fit_class_file", "memory_curve"):
         if file := getattr(args, option):
             make_folder(Path(file).expanduser().parent, f"--{option.replace('_', '-')}: folder")

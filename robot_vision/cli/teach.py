@@ -103,6 +103,12 @@ def run(args: argparse.Namespace) -> int:
     if args.rear_topic:
         options["image_topic"] = args.rear_topic
         back = _located(open_dataset("rosbag", args.source, **options))
+        topics = [{getattr(s.source, "topic", "") for s in of} for of in (samples, back)]
+        if topics[0] & topics[1]:
+            raise ConfigError(
+                f"--rear-topic is {args.rear_topic!r}, of which the images ahead are, too: name the other "
+                "camera's, or leave it out"
+            )
         if not back:
             raise SourceError(f"{args.source}: no image on {args.rear_topic} has a pose")
     # Before the minutes of work: what is no route is said now.
@@ -130,6 +136,12 @@ def run(args: argparse.Namespace) -> int:
             if back:
                 ahead, behind = (np.array([s.stamp_ns or 0 for s in of]) for of in (samples, back))
                 at = at[np.searchsorted(ahead, behind).clip(0, len(at) - 1)]
+                if blind := len(points) - len(np.unique(at)):
+                    print(
+                        f"note: {args.rear_topic} has no image at {counted(blind, 'point')} of the way: things "
+                        "that are near there will stop the robot",
+                        file=sys.stderr,
+                    )
                 images = (_readable(sample.source) for sample in back)
                 rear_risk, more = collisions(pipeline, head, images, at, len(points))
                 unread += more

@@ -14,6 +14,7 @@ from robot_vision.cli import main
 from robot_vision.driving.following import ARRIVED, Follower
 from robot_vision.driving.route import Route, read_route, thinned
 from robot_vision.gate.rule import read_scores
+from robot_vision.simulation.drive_bag import write_drive
 from robot_vision.simulation.drivers import Expert
 from robot_vision.simulation.nearest_image import NearestImage, small
 from robot_vision.simulation.nodes import COLLISION
@@ -129,6 +130,17 @@ def taught_way(
 @pytest.fixture(scope="module")
 def careful() -> tuple[Taught, Simulator, list[float], np.ndarray]:
     return taught_way(10_110, 130, 0.15)
+
+
+def test_rear_topic_that_is_the_camera_ahead_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator = Simulator(random_home(10100), 10100)
+    write_drive(tmp_path / "bag", simulator, lambda _: (0.4, 0.15), 10, depth="")
+    words = ["--model", "demo", "--output", str(tmp_path / "route")]
+    assert main(["teach", str(tmp_path / "bag"), *words, "--rear-topic", "camera/image_raw"]) == 2
+    assert "of which the images ahead are, too" in capsys.readouterr().err
+    assert not (tmp_path / "route").exists()
 
 
 def test_who_teaches_keeps_away_from_things_where_there_is_room(careful: Any) -> None:

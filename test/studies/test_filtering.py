@@ -368,6 +368,7 @@ def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
     monkeypatch.setattr("robot_vision.evaluation.predict.runner.run", never)
     (tmp_path / "file").touch()
     bundle = make_tiny_bundle(tmp_path / "tiny")
+    cells = make_tiny_bundle(tmp_path / "cells", heads=("pose", "cells"))
     given = ["filter", "--bag", "bag", "--model", str(bundle), "--output", str(tmp_path / "out")]
     nowhere = str(tmp_path / "file" / "x")
     for wrong, word in (
@@ -379,6 +380,10 @@ def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
         (["--memory-curve", nowhere], "--memory-curve: folder"),
         (["--fit-class-file", nowhere], "--fit-class-file: folder"),
         (["--output", nowhere], "--output"),
+        (["--no-cells"], "--no-cells has no effect without a model with cells"),
+        (["--base-to-camera", "1,0,0,0,0,0,1"], "has no effect without --odometry TOPIC"),
+        (["--memory-curve", "x.svg", "--fit-class-file", "y.yaml"], "--fit-class-file left out"),
+        (["--model", str(cells), "--class-file", "no"], "without a model with a classifier"),
     ):
         assert main([*given, *wrong]) == 2
         assert word in capsys.readouterr().err
