@@ -138,8 +138,8 @@ def run(args: argparse.Namespace) -> int:
                 at = at[np.searchsorted(ahead, behind).clip(0, len(at) - 1)]
                 if blind := len(points) - len(np.unique(at)):
                     print(
-                        f"note: {args.rear_topic} has no image at {counted(blind, 'point')} of the way: things "
-                        "that are near there will stop the robot",
+                        f"note: {args.rear_topic} has no image at {counted(blind, 'point')} of the way: "
+                        "things that are near there will stop the robot",
                         file=sys.stderr,
                     )
                 images = (_readable(sample.source) for sample in back)
