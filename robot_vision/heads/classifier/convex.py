@@ -43,26 +43,32 @@ def fit_softmax(
         loss: of logits (N, K) and labels: a mean over the samples, convex in the logits.
         start: to begin with; zeros else.
     """
+    from scipy.optimize import minimize  # of training: robots need none
+
     begin = start or Softmax(x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
-    weight, bias = (part.clone().requires_grad_() for part in begin)
-    optimiser = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=300,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
+    if x.shape[1] > len(x):  # the minimum lies in the span of the samples, which has fewer numbers
+        basis = torch.linalg.qr(x.T).Q
+        begin = Softmax(begin.weight @ basis, begin.bias)
+        inside = fit_softmax(x @ basis, labels, classes, strength, loss, begin)
+        return Softmax(inside.weight @ basis.T, inside.bias)
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        total = loss(x @ weight.T + bias, labels)
-        total = total + weight.square().sum() / (2 * strength * len(x))
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
+    def parts(numbers: NDArray[np.float64]) -> Softmax:
+        given = torch.from_numpy(numbers).to(x.device)
+        weight, bias = given.split((classes * x.shape[1], classes))
+        return Softmax(weight.reshape(classes, -1), bias)
 
-    with torch.enable_grad():
-        optimiser.step(closure)  # type: ignore[arg-type]
-    return Softmax(weight.detach(), bias.detach())
+    def value_and_slope(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        at = [part.requires_grad_() for part in parts(numbers)]
+        with torch.enable_grad():
+            total = loss(x @ at[0].T + at[1], labels)
+            total = total + at[0].square().sum() / (2 * strength * len(x))
+            slopes = torch.autograd.grad(total, at)
+        return float(total.detach()), torch.cat([slope.flatten() for slope in slopes]).cpu().numpy()
+
+    first = torch.cat([part.flatten() for part in begin]).cpu().numpy()
+    options = {"maxiter": 300, "gtol": 1e-6, "ftol": 1e-10}
+    found = minimize(value_and_slope, first, jac=True, method="L-BFGS-B", options=options)
+    return parts(found.x)
 
 
 def solve_softmax(
