@@ -80,6 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _hide(*os.environ.get("TEST_WITHOUT", "").split())
     starts_workers = bool(getattr(config.option, "numprocesses", None))
     if starts_workers and not hasattr(config, "workerinput"):
+        # The workers share the cores already. Threads of each of them, and of the processes that they
+        # start, would only wait for each other.
+        for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+            os.environ.setdefault(name, "1")
         return
     _claimed.append(_claim_ros_domain())
     os.environ["ROS_DOMAIN_ID"] = Path(_claimed[0].name).name

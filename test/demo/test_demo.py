@@ -340,8 +340,7 @@ def test_interrupt_waits_until_rclpy_is_done(number):
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_demo_stops_all_its_processes_when_interrupted(tmp_path, number):
+def test_demo_stops_all_its_processes_when_interrupted(tmp_path):
     out = tmp_path / "out"
     with subprocess.Popen(
         command("--duration", "20", "--rate", "2", "--output", str(out)),
@@ -349,7 +348,7 @@ def test_demo_stops_all_its_processes_when_interrupted(tmp_path, number):
         text=True,
     ) as process:
         children = wait_for_nodes(process, out)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)  # as the other signals: the test before this one
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr

@@ -38,13 +38,27 @@ def test_classifier_network_has_torchvisions_parameter_count(name):
 def test_every_torchvision_network_is_understood(name):
     inside = look_inside(name)
     assert inside.features and inside.stages
-    if inside.linear_end:
-        with torch.device("meta"):
-            network = MultiHeadNetwork(NetworkSpec(name, heads={"classifier": IMAGENET}))
-            without_auxiliary = architectures.skeleton(name)
-        assert parameters(network) == parameters(without_auxiliary)
-    else:
-        assert name.startswith(("squeezenet", "maxvit"))  # a convolution; a layer without bias
+    # a convolution; a layer without bias
+    assert inside.linear_end != name.startswith(("squeezenet", "maxvit"))
+
+
+def smallest_of_each_family():
+    """Those that end in a linear layer; the others of a family are more of the same layers."""
+    families = {}
+    for name in models.list_models(module=models):
+        size = models.get_model_weights(name).DEFAULT.meta["num_params"]
+        families.setdefault(models.get_model_builder(name).__module__, []).append((size, name))
+    smallest = sorted(min(family)[1] for family in families.values())
+    return [name for name in smallest if not name.startswith(("squeezenet", "maxvit"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", smallest_of_each_family())
+def test_classifier_network_is_the_whole_network(name):
+    with torch.device("meta"):
+        network = MultiHeadNetwork(NetworkSpec(name, heads={"classifier": IMAGENET}))
+        without_auxiliary = architectures.skeleton(name)
+    assert parameters(network) == parameters(without_auxiliary)
 
 
 @pytest.mark.slow

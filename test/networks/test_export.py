@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from network_helpers import (
     BIG,
+    ClassifierSpec,
     PlaceSpec,
     PoseSpec,
     photographs,
@@ -48,7 +49,14 @@ def exported(tmp_path_factory):
 )
 @pytest.mark.slow
 def test_every_seed_architecture_exports_and_verifies(name, tmp_path):
-    heads = {"pose": PoseSpec(hidden=16, reduce_channels=4)}
+    # Of the heavy ones the part with each kind of layer: what follows are more of the same, or 0.5 GB of
+    # AlexNet's last layers.
+    tap = {"vgg16": "features", "resnext101_32x8d": "layer2"}.get(name, "")
+    heads = {
+        "classifier": ClassifierSpec(("a", "b", "c"), tap=tap),
+        "pose": PoseSpec(tap=tap, hidden=16, reduce_channels=4),
+        "place": PlaceSpec(tap=tap, clusters=4),
+    }
     network = small_network(backbone=name, size=80, **heads)
     bundle = export_bundle(network, tmp_path / "b", name, photographs())
     batch = prepare_images(photographs() * 2, network.spec.input)[:5]

@@ -11,6 +11,7 @@ import numpy as np
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
 
+BACKBONE, TAPPING = "shufflenet_v2_x0_5", ("classifier", "pose", "place")
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 
@@ -53,14 +54,14 @@ def make_posed(root: Path, frames: int = 64) -> Path:
 
 
 def configuration(kind: str, path: Path, output: Path, **groups: Any) -> TrainingConfig:
-    """Returns a quick configuration: a small network from nothing, 32 x 32, one thread."""
+    """Returns a quick configuration: the first part of a small network, from nothing, 32 x 32, one thread."""
     data: dict[str, Any] = {
         "heads": ["classifier"],
         "name": "tiny",
         "output": str(output),
         "data": {"kind": kind, "path": str(path), "threads": 2},
         "network": {
-            "backbone": "shufflenet_v2_x0_5",
+            "backbone": BACKBONE,
             "weights": None,
             "input": {"height": 32, "width": 32},
         },
@@ -72,4 +73,11 @@ def configuration(kind: str, path: Path, output: Path, **groups: Any) -> Trainin
         old = data.get(key)
         both = isinstance(value, dict) and isinstance(old, dict)
         data[key] = {**old, **value} if both else value
+    heads, network = data["heads"], data["network"]
+    if network["backbone"] == BACKBONE and "init_from" not in network:
+        for name in heads:
+            kind_of_head = heads[name]["kind"] if isinstance(heads, dict) else name
+            own = network.get(name, {})
+            if kind_of_head in TAPPING and isinstance(own, dict):  # not a setting of that name
+                network[name] = {"tap": "stage2", **own}
     return parse(TrainingConfig, "", data)

@@ -59,7 +59,8 @@ def test_configuration_of_named_heads_reads_back(tmp_path, table):
     )
     assert config.heads == ("room", "lights")
     assert (config.settings["room"].weight, config.settings["lights"].weight) == (1.0, 0.5)
-    assert config.network.heads == {"room": {"dropout": 0.2}, "lights": {}}
+    assert config.network.heads["room"]["dropout"] == 0.2
+    assert "dropout" not in config.network.heads["lights"]
     data = plain(config)
     assert data["heads"] == NAMED and data["lights"]["weight"] == 0.5
     assert parse(TrainingConfig, "", data) == config
