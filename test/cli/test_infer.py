@@ -267,7 +267,7 @@ def test_interrupt_leaves_whole_lines(tmp_path: Path, bundle: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    shown, errors = process.communicate(timeout=30)
+    shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted" in shown.splitlines()[-1] and "Traceback" not in errors
     lines = read_lines(out)

@@ -177,7 +177,7 @@ def test_the_page_is_served_on_this_machine_alone_by_a_silent_process() -> None:
     port = free_port()
     viewer = WebViewer(port=port)
     try:
-        with urllib.request.urlopen(viewer.page, timeout=20) as page:
+        with urllib.request.urlopen(viewer.page, timeout=60) as page:
             text = page.read()
             assert b"Rerun" in text and not re.search(rb'(href|src)="https?:', text)
             rules = page.headers["Content-Security-Policy"]

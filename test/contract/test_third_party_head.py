@@ -96,7 +96,7 @@ def bundle(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 name: height
 heads: [height]
 data: {{kind: rosbag, path: {folder / "drives"}}}
-network: {{backbone: resnet18, weights: null, input: {{height: 32, width: 32}}}}
+network: {{backbone: lenet, weights: null, input: {{height: 28, width: 28, channels: 1}}}}
 augmentation: {{name: none}}
 loop: {{epochs: 12, batch_size: 16, accelerator: cpu, threads: 1}}
 baselines: []

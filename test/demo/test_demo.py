@@ -369,7 +369,7 @@ def wait_for_nodes(process, out):
 
 
 def gone(children):
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
 
 

@@ -145,7 +145,7 @@ def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
         said = "".join(f"{n}: {(tmp_path / f'{n}.log').read_text()[-1000:]}\n" for n in names)
         assert "blue: 1.00" in heard, said
         processes[-1].send_signal(signal.SIGINT)  # Ctrl-C
-        status = processes[-1].wait(timeout=30)
+        status = processes[-1].wait(timeout=60)
         said = (tmp_path / "planner.log").read_text()
         assert status == 0 and "Traceback" not in said, said
     finally:
@@ -153,7 +153,7 @@ def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
             process.terminate()
         for process in processes:
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()  # how nodes end is the business of other tests
                 process.wait()

@@ -101,7 +101,7 @@ def test_worked_example_slows_down_and_relocalises(world, tmp_path):
         assert planner.poll() is None
     finally:
         planner.terminate()
-        planner.wait(timeout=20)
+        planner.wait(timeout=60)
 
 
 @pytest.mark.ros

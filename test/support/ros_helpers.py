@@ -87,7 +87,7 @@ class NodeProcess:
 
 def wait_until(
     condition: Callable[[], Any],
-    timeout_s: float = 30.0,  # on a busy machine; it costs nothing elsewhere
+    timeout_s: float = 60.0,  # on a busy machine; it costs nothing elsewhere
     what: str = "",
     each: Callable = lambda: None,
 ) -> Any:

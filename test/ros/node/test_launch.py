@@ -269,7 +269,7 @@ def test_large_images_reach_a_best_effort_subscriber() -> None:
         assert listener.stdout is not None
         talker = subprocess.Popen([*run, _TALK], env=own_environment())
         try:
-            lines = listener.communicate(timeout=40)[0].split()
+            lines = listener.communicate(timeout=60)[0].split()
         finally:
             talker.kill()
             talker.wait()
