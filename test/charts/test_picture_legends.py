@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from place_maps import keyframe, make_map
 
 from robot_vision.demo.picture import _JUMP, _PAPER, FloorPlan
@@ -25,6 +26,7 @@ def test_map_has_a_legend_of_recordings_and_of_what_is_seen(tmp_path: Path) -> N
     assert patch.sum() == 14 * 28, "one patch, and no map behind it"
 
 
+@pytest.mark.slow
 def test_scale_bar_of_the_demo_is_as_long_as_it_says() -> None:
     plan = FloorPlan(default_world(), pixels_per_m=50.0)
     before = plan.image.copy()
@@ -35,6 +37,7 @@ def test_scale_bar_of_the_demo_is_as_long_as_it_says() -> None:
     assert 100 <= dark[-1] - dark[0] <= 102
 
 
+@pytest.mark.slow
 def test_kidnapped_stands_on_paper() -> None:
     plan = FloorPlan(default_world())
     low, high = default_world().bounds()

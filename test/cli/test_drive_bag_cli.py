@@ -15,6 +15,7 @@ from robot_vision.simulation import drivers
 SMALL = ["--metres", "1", "--image-size", "64", "48"]
 
 
+@pytest.mark.slow
 def test_bag_of_a_drive_is_a_data_set_with_poses_and_rooms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,6 +37,7 @@ def test_bag_of_a_drive_is_a_data_set_with_poses_and_rooms(
     assert not np.array_equal(steps[0], steps[1])
 
 
+@pytest.mark.slow
 def test_another_day_looks_otherwise_and_the_same_day_alike(tmp_path: Path) -> None:
     def images(day: int, name: str) -> np.ndarray:
         out = tmp_path / name
@@ -50,6 +52,7 @@ def test_another_day_looks_otherwise_and_the_same_day_alike(tmp_path: Path) -> N
     assert np.abs(first.astype(int) - later).mean() > 5
 
 
+@pytest.mark.slow
 def test_bag_that_is_there_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +61,7 @@ def test_bag_that_is_there_is_refused_in_one_line(
     assert "exists already" in line
 
 
+@pytest.mark.slow
 def test_true_poses_are_taken_before_the_wheels_unless_they_are_named(tmp_path: Path) -> None:
     bag = str(tmp_path / "drive")
     assert main(["drive", "bag", *SMALL, "--out", bag]) == 0
@@ -65,6 +69,7 @@ def test_true_poses_are_taken_before_the_wheels_unless_they_are_named(tmp_path: 
     assert any("poses are those of /ground_truth/odom" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_a_robot_that_is_stuck_ends_the_drive_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,7 @@ def test_ctrl_c_is_one_line_and_130(
     assert len(said.splitlines()) == 1 and said.startswith("interrupted"), said
 
 
+@pytest.mark.slow
 def test_a_missed_limit_is_3(world: dict[str, Path], tmp_path: Path) -> None:
     words = spoken("evaluate", "--bag BAG --model MODEL --no-results-bag", world, tmp_path)
     words += ["--output", str(tmp_path / "out")]

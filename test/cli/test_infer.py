@@ -295,6 +295,7 @@ def write_poses(folder: Path, count: int) -> list[np.ndarray]:
     return poses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("raw", [False, True])
 def test_folder_with_poses_becomes_a_bag(tmp_path: Path, storage: str, raw: bool) -> None:
@@ -360,6 +361,7 @@ def test_file_that_is_no_pose_is_one_line_and_no_bag(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_kitchen_frames_are_repackaged(data_dir: Path, tmp_path: Path, bundle: Path) -> None:
     out = tmp_path / "kitchen"
     arguments = ["make-bag", str(data_dir / "kitchen"), "--out", str(out), "--limit", "30"]

@@ -86,6 +86,7 @@ def test_a_bag_of_several_cameras_wants_a_topic(tmp_path: Path, capsys) -> None:
     assert "--topic is missing" in line and "/left/compressed, /right/compressed" in line
 
 
+@pytest.mark.slow
 def test_labels_of_a_bag_are_a_file_or_a_topic(tmp_path: Path, capsys) -> None:
     bag = write_bag(tmp_path / "drive", count=60, poses=False, jpeg=True)
     spans = tmp_path / "spans.yaml"

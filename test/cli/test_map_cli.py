@@ -561,6 +561,7 @@ def test_structure_is_kept_for_every_keyframe_of_a_real_recording_and_verifies_i
     assert refused == found["images"] - len(verified)
 
 
+@pytest.mark.slow
 def test_evaluate_counts_what_the_map_answers(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -606,6 +607,7 @@ def test_evaluate_writes_json_where_a_map_has_no_places(
     assert [row["error_m"] for row in found["rows"]] == [None] * 40
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_verification_lacks(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def update(home: Path, bag: Path, bundle: Path, *more: str) -> int:
     return main(["map", "update", *arguments])
 
 
+@pytest.mark.slow
 def test_a_changed_place_is_replaced_said_and_shown(
     tmp_path: Path, home: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_changed_place_is_replaced_said_and_shown(
     assert "100" in capsys.readouterr().out.split("recall@1")[1].splitlines()[0]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_right_is_refused_in_one_line_and_changes_nothing(
     tmp_path: Path, home: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_absent_heads_are_none(tmp_path, heads):
     assert (prediction.get("place") is not None) == ("place" in heads)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
     st.integers(1, 5),

@@ -197,6 +197,7 @@ def test_data_sets_need_neither_torch_nor_ros_nor_scipy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_kitchen_is_inspected(data_dir, tmp_path, capsys):
     status, out = inspect(
         capsys, "seven_scenes", data_dir / "kitchen", "--output", tmp_path, "--sample", 8,

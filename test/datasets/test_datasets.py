@@ -420,6 +420,7 @@ def test_samples_are_cheap_to_hold():
 # Real data
 
 
+@pytest.mark.slow
 def test_traffic_lights_have_their_counts(data_dir):
     splits = open_dataset("image_folder", data_dir / "traffic_lights", validation=0)
     assert Counter(s.label for s in splits.train) == {"red": 723, "green": 429, "yellow": 35}

@@ -715,6 +715,7 @@ def test_place_folder_of_two_zones_needs_to_know_them_all(tmp_path):
 # Real data
 
 
+@pytest.mark.slow
 def test_kitchen_has_the_split_that_is_reported_on(data_dir):
     splits = open_dataset("seven_scenes", data_dir / "kitchen", validation=0)
     assert (len(splits.train), len(splits.test)) == (600, 200)

@@ -236,6 +236,7 @@ def test_rosbag_follows_tf_from_map_to_camera(tmp_path):
         open_dataset("rosbag", tmp_path / "robot", map_frame="world", pose_source="tf")
 
 
+@pytest.mark.slow
 def test_rosbag_moves_odometry_to_the_camera(tmp_path):
     mount = Rotation.from_euler(
         "xyz", [-np.pi / 2, 0, -np.pi / 2]
@@ -519,6 +520,7 @@ def checksum(sample):
     return int(sample.source.load().sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_bag_samples_load_in_threads_and_forked_and_spawned_processes(storage, tmp_path):
     with RecordingWriter(tmp_path / "walk", storage) as bag:
@@ -636,6 +638,7 @@ def test_real_ros1_bags_open_as_others_read_them(name, data_dir):
         )
 
 
+@pytest.mark.slow
 def test_kitchen_in_a_bag_is_the_kitchen(data_dir, tmp_path):
     """The same JPEG bytes and poses, whether they lie in a folder or in a bag."""
     folder = open_dataset("seven_scenes", data_dir / "kitchen", split="train").train[:40]
@@ -906,6 +909,7 @@ def test_a_nav_sat_fix_gives_positions_in_metres_and_says_what_it_leaves_out(tmp
     assert "3 frames skipped" in notes
 
 
+@pytest.mark.slow
 def test_positions_far_from_the_datum_and_options_that_mean_nothing_are_refused(tmp_path):
     """Beyond the plane's half of the earth, positions fold over: those of the antipode are at its origin."""
     nan = float("nan")

@@ -236,6 +236,7 @@ def test_depth_is_brought_to_the_pixels_that_show_it(tmp_path):
         opened(depth="none", depth_camera="585,585,320,240,0")
 
 
+@pytest.mark.slow
 def test_edges_of_registered_kitchen_depth_lie_on_edges_of_the_image(data_dir):
     def share(**options):
         """The image's mean gradient at edges of depth, over its mean."""

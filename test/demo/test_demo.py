@@ -406,6 +406,7 @@ def test_demo_bundle_is_small_and_says_what_it_scored():
     assert iou > 0.75 and abs_rel < 0.15 and f"{iou:.3f}" in card and f"{abs_rel:.3f}" in card
 
 
+@pytest.mark.slow
 def test_demo_bundle_says_unknown_of_what_is_no_room():
     """By the scores of known images that `calibrate` left in it, which a new training must keep."""
     pipeline = Pipeline.load(BUNDLE, precision="float32")

@@ -159,6 +159,7 @@ def test_seconds_are_seconds(seconds: str, capsys: pytest.CaptureFixture[str]) -
     assert re.search("invalid number value|must be from 0 to 3600", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_without_ros_it_says_what_works(tmp_path: Path) -> None:
     (tmp_path / "rclpy.py").write_text("raise ImportError('no ROS here')")
     done = subprocess.run(

@@ -126,6 +126,7 @@ law_settings = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(law_settings, st.lists(image, min_size=1, max_size=8), st.floats(1, 60))
 def test_whatever_is_seen_the_robot_stays_within_its_limits(
     settings: LawSettings, images: list, hz: float

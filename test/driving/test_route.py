@@ -152,6 +152,7 @@ def test_stands_only_for_what_is_more_blocked_than_it_was_taught() -> None:
     assert follower.drive(2.6, 0.0, 0.0, 0.95).reason == BLOCKED
 
 
+@pytest.mark.slow
 def test_a_long_route_is_read_in_little_memory() -> None:
     """Six kilometres: a table of all pairs of its points would take 140 GB."""
     far = route_of((0, 0), (6000, 0))
@@ -225,6 +226,7 @@ def test_standing_adds_no_points_and_driving_backwards_is_known() -> None:
     assert route.backwards_m == pytest.approx(route.length_m)
 
 
+@pytest.mark.slow
 def test_teach_makes_a_map_and_the_way_through_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def started(path, precision="auto", engine="onnx", **options):
         return pipeline.program, pipeline.engine.name, pipeline.said, round(number[0])
 
 
+@pytest.mark.slow
 def test_auto_takes_the_fastest_of_what_is_certified_and_says_what_it_gains(tmp_path, cache):
     path = make_program_bundle(tmp_path / "b", {"int8": SLOW + 2, "int8-vnni": 0})
     program, engine, said, ran = started(path)

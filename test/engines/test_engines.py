@@ -394,6 +394,7 @@ def test_weights_that_were_altered_are_refused(bundle, tmp_path):
         ModelBundle.load(copy)
 
 
+@pytest.mark.slow
 def test_a_signal_after_two_engines_of_openvino_is_no_crash(tmp_path):
     code = (
         "import os, signal\n"

@@ -106,6 +106,7 @@ print(instructions("cpu", "openvino"), instructions("cpu", "onnx"), *kernels)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
 @pytest.mark.parametrize(
     ("limit", "family"), [("AVX2", "avx2"), ("avx512_core", "avx512"), ("", "")]

@@ -163,6 +163,7 @@ def test_pixels_are_compared_where_the_network_saw_them(tmp_path, form, resize):
         assert Predictions.load(file).image_size.tolist() == [list(CAMERA)] * 12
 
 
+@pytest.mark.slow
 def test_the_file_of_predictions_has_each_array_apart_and_is_used_again(tmp_path, capsys):
     model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive")
     words = ["--bag", str(bag), "--model", str(model)]
@@ -289,6 +290,7 @@ def test_two_heads_whose_rows_have_one_column_are_refused(monkeypatch):
         table(("toy_segments",))
 
 
+@pytest.mark.slow
 def test_true_images_are_those_of_the_nearest_stamp_within_a_limit(tmp_path):
     model = bundle(tmp_path / "model")
     bag = write_bag(tmp_path / "drive", lag_ns=15_000_000, lost=3)
@@ -303,6 +305,7 @@ def test_true_images_are_those_of_the_nearest_stamp_within_a_limit(tmp_path):
     assert main([*arguments, "--truth-image-within", "0.01", "--output", str(tmp_path / "o")]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -337,6 +340,7 @@ def test_true_images_of_another_size_are_refused_with_both(tmp_path, capsys):
     assert "60 x 32 pixels, and the camera's 120 x 64" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_data_set_is_judged_as_its_bag_is_by_the_names_of_classes(tmp_path, capsys):
     model = bundle(tmp_path / "model", "letterbox")
     data = write_data(tmp_path / "data", "wall\nsky\nfloor\n", {1: 0, 0: 2})
@@ -370,6 +374,7 @@ def test_a_data_set_of_other_classes_or_with_other_truth_is_refused(tmp_path, ca
     assert "has no validation images: --split may be train, test" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_recorded_answers_are_judged_as_replayed_ones(tmp_path, capsys):
     model, bag = bundle(tmp_path / "model", "letterbox"), write_bag(tmp_path / "drive")
     words = ["--topic", IMAGE_TOPIC, "--engine", "onnx", "--resamples", "20"]

@@ -67,6 +67,7 @@ def test_a_limit_itself_is_kept_by_the_signs_that_say_so(
     assert RequirementVerdict(Requirement("a.b", sign, 1.0), value).kept is kept
 
 
+@pytest.mark.slow
 def test_missed_limits_exit_3_and_stand_first(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_kept_limits_exit_0_and_stand_in_a_pull_request(
     assert "- kept: pose.frames >= 40 (is 40)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_limits_hold_for_merged_evaluations(words: list[str], tmp_path: Path) -> None:
     merge = ["evaluate", "merge", f"{words[-1]}/metrics.json", "--output", str(tmp_path)]
     assert main([*merge, "--require", "pose.median_m<=0.2"]) == 0

@@ -161,6 +161,7 @@ def test_heads_under_names_of_their_own_are_named_where_no_model_says_which_they
         assert "/perception/front/lights (classification) is left out" in note
 
 
+@pytest.mark.slow
 def test_the_padding_of_a_letterbox_is_in_no_recorded_depth(tmp_path: Path) -> None:
     spec = NetworkSpec(
         input=InputSpec(64, 64, resize="letterbox"), heads={"depth": DepthSpec(size=(16, 16))}

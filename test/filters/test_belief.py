@@ -66,6 +66,7 @@ def test_odometry_that_nothing_has_proven_yet_misleads_no_planner(fault, seed):
     assert belief.localised.mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("velocity", "proven"),
     [

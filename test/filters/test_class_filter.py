@@ -48,6 +48,7 @@ def test_transition_is_the_matrix_exponential(rates, dt_s):
     np.testing.assert_allclose(markov_chain.transition(Q, dt_s), expm(Q * dt_s), atol=1e-10)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 5).flatmap(
         lambda k: st.lists(st.floats(0, 3), min_size=k * k, max_size=k * k).map(

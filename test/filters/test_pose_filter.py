@@ -62,6 +62,7 @@ def algebra(xi):
 # The group
 
 
+@pytest.mark.slow
 @given(tangents)
 @settings(max_examples=40)
 def test_exponential_is_that_of_the_matrix_and_logarithm_its_inverse(xi):
@@ -113,6 +114,7 @@ def test_translation_alone_is_the_textbook_kalman_filter():
         np.testing.assert_allclose(estimate.covariance[:3, :3], P, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_odometry_it_is_a_kalman_filter_of_position_and_velocity():
     """One axis; the velocity is an Ornstein-Uhlenbeck process whose moments are integrated numerically."""
     dt, speed = 0.1, 1.5

@@ -218,6 +218,7 @@ def off_in_the_plane(drive):
     return np.array(errors)
 
 
+@pytest.mark.slow
 def test_carried_away_it_stops_sooner_and_is_found_sooner_with_cells():
     """Poses every two seconds, the first one 1.5 s after the robot was carried away, at 15 s."""
     misled, found = [0.0, 0.0], [0, 0]
@@ -231,6 +232,7 @@ def test_carried_away_it_stops_sooner_and_is_found_sooner_with_cells():
     assert found == [0, 2]
 
 
+@pytest.mark.slow
 def test_cells_hold_a_robot_whose_poses_have_ended():
     """Odometry alone drifts, as much as the filter assumes; with cells the error stays within a cell."""
     drives = [drive_with(seed, "none", slice(0, 0), OdometryErrors(NOISE)) for seed in (5, 6)]

@@ -148,6 +148,7 @@ def decided(rules: Rules, answers: dict, **changes: Any) -> Decision:
     return decide(rules, answers, **given)
 
 
+@pytest.mark.slow
 @given(st.data(), some_rules())
 def test_no_file_lets_stale_unknown_or_broken_input_through(data: Any, rules: Rules) -> None:
     answers: dict[str, Heard] = all_heard(rules)
@@ -163,6 +164,7 @@ def test_no_file_lets_stale_unknown_or_broken_input_through(data: Any, rules: Ru
     assert decision.applied(Velocity((1.0, 0, 0), (0, 0, 1.0))) == STANDING
 
 
+@pytest.mark.slow
 @given(
     some_rules(),
     st.sampled_from(["old", "future", "nan", "inf", "none", "no stamp", "two", "clock"]),
@@ -186,6 +188,7 @@ def test_no_file_lets_a_bad_command_through(rules: Rules, which: str) -> None:
     assert decision.speed == 0 and decision.applied(Velocity((9.0, 9.0, 0))) == STANDING
 
 
+@pytest.mark.slow
 @given(some_rules(), probabilities, probabilities)
 def test_worse_input_never_makes_the_robot_faster(rules: Rules, one: float, other: float) -> None:
     better, worse = sorted((one, other))
@@ -194,6 +197,7 @@ def test_worse_input_never_makes_the_robot_faster(rules: Rules, one: float, othe
     assert second.speed <= first.speed * slack and second.forward <= first.forward * slack
 
 
+@pytest.mark.slow
 @given(some_rules(), some_rules(), probabilities)
 def test_another_rule_never_makes_the_robot_faster(one: Rules, other: Rules, at: float) -> None:
     renamed = tuple(dataclasses.replace(r, name=f"more {r.name}") for r in other.rules)
@@ -206,6 +210,7 @@ def test_another_rule_never_makes_the_robot_faster(one: Rules, other: Rules, at:
 numbers = st.floats(-1e6, 1e6)
 
 
+@pytest.mark.slow
 @given(some_rules(), probabilities, st.tuples(numbers, numbers, numbers, numbers))
 def test_what_goes_out_is_never_faster_than_what_came_in(
     rules: Rules, badness: float, wanted: tuple[float, float, float, float]

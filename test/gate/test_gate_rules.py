@@ -146,6 +146,7 @@ keys = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.text(max_size=5), st.dictionaries(keys, values | st.sampled_from([*KINDS])))
 )

@@ -106,6 +106,7 @@ def test_what_is_no_datum_is_refused(bad):
 # Cells
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_cells_of_a_level_tile_the_earth(level):
     size = 1 << level
@@ -131,6 +132,7 @@ def test_cells_of_a_level_tile_the_earth(level):
     assert cells.sides_m.max() / cells.sides_m.min() < 1.25
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, MOST_LEVEL))
 def test_distance_to_a_cell_is_that_to_the_nearest_point_of_its_rim(seed, level):

@@ -335,6 +335,7 @@ def test_what_cannot_be_labelled_is_refused_in_one_line(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scene"]
 
 
+@pytest.mark.slow
 def test_bags_without_depth_or_a_place_of_the_camera_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def test_mutual_information_is_zero_of_equal_and_log_two_of_opposed_certain_answ
     assert mean_probabilities(opposed)[1].item() == pytest.approx(np.log(2), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("passes", "rate"), [(2, 0.5), (8, 0.1), (8, 0.5), (16, 0.3), (8, 0.95)])
 def test_masks_have_mean_one_and_the_variance_of_dropout(passes, rate):
     masks = dropout_masks(passes, 20_000, rate, seed=1).numpy()
@@ -227,6 +228,7 @@ def test_zero_passes_take_them_away():
     assert set(network(random_batch(2))) == set(dropout_network().spec.outputs)
 
 
+@pytest.mark.slow
 def test_head_without_dropout_is_refused_by_name():
     network = small_network(pose=PoseSpec(dropout=0.1, hidden=8), place=None)
     with pytest.raises(ConfigError, match=r"classifier head has dropout 0.*network\.classifier"):

@@ -201,6 +201,7 @@ def test_whole_numbers_may_round_to_their_neighbour():
     assert _largest("share", other, sure, 36.0) == (1 / 9, 1)
 
 
+@pytest.mark.slow
 def test_opposite_quaternions_are_one_rotation():
     network = tiny_network(classifier=None, place=None)
     with torch.no_grad():  # w = 0 exactly: whichever sign rounding gives

@@ -224,6 +224,7 @@ def test_truncated_checkpoint_is_a_bundle_error(checkpoint, keep):
         load_network(checkpoint)
 
 
+@pytest.mark.slow
 def test_checkpoint_is_read_while_a_training_replaces_it(checkpoint, tmp_path):
     """The two differ in length, as a checkpoint's JSON does from step to step."""
     content, spec = checkpoint.read_bytes(), read_header(checkpoint).spec

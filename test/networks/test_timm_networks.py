@@ -193,6 +193,7 @@ def test_without_timm_one_line_says_what_to_install(monkeypatch, capsys, tmp_pat
     assert said.count("\n") == 0 and "pip install 'robot_vision[timm]'" in said
 
 
+@pytest.mark.slow
 def test_wrong_names_sizes_and_weights_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"timm/vit_small_patch14_dinov2"):
         look_inside("timm/vit_smal_patch14_dinov2")

@@ -39,6 +39,7 @@ def rounded(shape, groups, pairs):
     return weights, found.reshape(shape), scale.reshape(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "depthwise"])
 def test_no_two_weights_that_a_kernel_may_add_overflow(name):
     shape, groups = SHAPES[name]
@@ -51,6 +52,7 @@ def test_no_two_weights_that_a_kernel_may_add_overflow(name):
     assert np.abs(found).max() > 64  # more than 7 bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("zero", [0, 114])
 def test_engines_add_exactly_what_is_to_be_added(name, zero):

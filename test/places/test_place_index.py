@@ -100,6 +100,7 @@ def test_an_inverted_index_finds_what_the_exact_one_finds(noise: float) -> None:
     assert index.probes <= (32 if noise < 0.5 else 250)
 
 
+@pytest.mark.slow
 def test_what_is_added_to_cells_or_removed_is_seen_at_once() -> None:
     vectors = clustered(9000)
     index = PlaceIndex(16, SMALL)
@@ -209,6 +210,7 @@ def test_a_map_put_back_from_a_backup_is_not_taken_for_its_cache(tmp_path: Path)
         assert index.search(vectors[7999], 1)[0][0, 0] == 7601
 
 
+@pytest.mark.slow
 def test_a_map_put_in_place_of_another_of_its_id_and_revision_is_found_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +279,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home.map", "home.map.index"]
 
 
+@pytest.mark.slow
 def test_thousands_of_equal_places_hide_no_other() -> None:
     vectors = np.vstack((np.tile(unit(1), (7000, 1)), clustered(3000)))
     index = PlaceIndex(16, SMALL)

@@ -269,6 +269,7 @@ def test_damaged_evidence_in_a_file_is_an_error_and_an_old_map_has_none(tmp_path
         target.evidence()
 
 
+@pytest.mark.slow
 def test_new_keyframes_can_be_verified_by_the_views_about_them(tmp_path: Path) -> None:
     world, camera = default_world(), Camera()
     renderer, (x, y) = Renderer(world, camera), world.room("kitchen").centre

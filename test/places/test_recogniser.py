@@ -279,6 +279,7 @@ def test_empty_map_answers_nothing(make: Make) -> None:
         assert not found.accepted and found.probability == 0.0
 
 
+@pytest.mark.slow
 def test_map_of_one_spot_answers_with_modest_certainty(make: Make) -> None:
     base = random_places(1)[0]
     known = np.stack([noisy(base, 0.95, seed=i) for i in range(300)])
@@ -345,6 +346,7 @@ def test_added_and_removed_keyframes_are_seen_after_refresh(make: Make) -> None:
     assert found.candidates[0].keyframe_id not in ids[:10]
 
 
+@pytest.mark.slow
 def test_map_that_grows_by_few_keyframes_at_a_time_is_calibrated_as_one_that_was_there(
     make: Make,
 ) -> None:
@@ -430,6 +432,7 @@ def test_camera_beside_the_maps_line_is_not_taken_for_one_on_it(
     assert accepted >= 10 and accepted - right <= 0.12 * accepted
 
 
+@pytest.mark.slow
 def test_calibration_on_the_map_tells_its_places_from_others(make: Make) -> None:
     """Views along a corridor that look alike nearby; what is off the map looks like nothing."""
     rng = np.random.default_rng(0)
@@ -465,6 +468,7 @@ def kitchen(data_dir: Path) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_kitchen_is_recognised_better_with_the_sequence(kitchen: Any, tmp_path: Path) -> None:
     (poses, known, stamps), (T, queries, when) = kitchen
     with create_map(

@@ -113,6 +113,7 @@ def test_weak_matches_of_a_drive_become_sure() -> None:
     assert at(belief, 10) > 0.95
 
 
+@pytest.mark.slow
 def test_images_of_the_same_view_count_as_one() -> None:
     places = table([0.0, 50.0])
     options = RecogniserOptions(kidnap_per_s=1e-9)
@@ -293,6 +294,7 @@ def test_odometry_that_fails_is_counted_and_not_used(fault: str) -> None:
     assert belief.mass == pytest.approx(expected.mass)
 
 
+@pytest.mark.slow
 def test_keyframes_in_one_spot_weigh_as_one_place() -> None:
     xs = np.append(np.full(10_000, 0.3), 20.3)
     places = table(xs)

@@ -168,6 +168,7 @@ def test_structure_goes_through_bytes_and_damage_is_named(kitchen: Any) -> None:
             KeyframeStructure.from_bytes(damaged)
 
 
+@pytest.mark.slow
 def test_orb_works_and_does_not_compare_with_sift(kitchen: Any) -> None:
     samples, candidates, verifier, query, features = kitchen
     options = VerificationOptions(detector="orb")
@@ -267,6 +268,7 @@ def test_pose_covariance_is_the_spread_of_estimated_poses() -> None:
     )
 
 
+@pytest.mark.slow
 def test_ellipsoid_of_exact_features_is_of_the_size_of_their_errors() -> None:
     """Errors are half of what is assumed, as in images of a simulation, or of a good lens."""
     points, T, noise = cloud(300, 3), pose((0.1, -0.2, 0.05), (0.2, -0.1, 0.3)), 2e-3

@@ -65,6 +65,7 @@ ADDRESSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uri", ADDRESSES)
 def test_no_address_shows_a_secret(
     uri: str,

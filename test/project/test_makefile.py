@@ -62,6 +62,7 @@ def test_make_refuses_in_one_line_what_it_cannot_use(arguments, told, tmp_path):
     assert not (tmp_path / "env").exists()
 
 
+@pytest.mark.slow
 def test_make_names_the_package_where_python_has_no_venv(tmp_path):
     (tmp_path / "ensurepip.py").write_text("raise ImportError('left out, as Debian does')")
 

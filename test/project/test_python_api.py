@@ -70,6 +70,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.slow
 def test_the_three_names_load_no_torch() -> None:
     code = "import sys; from robot_vision import Pipeline, PlaceMap, evaluate; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -101,6 +101,7 @@ def test_a_slow_product_is_judged_by_the_best_of_the_run(monkeypatch):
     assert watch.found()["reasons"] == ["a matrix product took 2.0 times its best"]
 
 
+@pytest.mark.slow
 def test_the_product_is_measured():
     watch = Watch(repeats_s=0.0)
     watch.trial(lambda: None)

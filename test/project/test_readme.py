@@ -87,6 +87,7 @@ def test_player_parameters_are_those_of_the_code():
     assert markdown_table(PlayerParameters) in (REFERENCE / "parameters.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_pipeline_in_five_lines_answers(tmp_path):
     """Runs the code block as it stands, in the source tree."""
     import cv2

@@ -424,6 +424,7 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
         assert os.readlink(linked / name) == str(prefix / "bin" / name)
 
 
+@pytest.mark.slow
 def test_two_test_processes_get_different_ros_domains():
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'test')!r})\n"

@@ -618,6 +618,7 @@ def test_index_of_an_sqlite_file_hides_no_row(tmp_path):
 # ROS 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["", "bz2", "lz4"])
 @pytest.mark.parametrize("name", ["run.bag", "run.bag.active"])
 def test_ros1_bag_that_was_not_closed_is_read(tmp_path, name, compression):

@@ -143,6 +143,7 @@ def test_hook_sees_what_a_child_process_looks_up_and_writes(watched: Watched) ->
     assert watched.written() == {"~/secret"}
 
 
+@pytest.mark.slow
 def test_openvino_loads_without_a_look_up_or_a_file(watched: Watched) -> None:
     pytest.importorskip("openvino")
     code = "import robot_vision, openvino; openvino.Core().available_devices"

@@ -54,6 +54,7 @@ def _keyword(call: ast.Call, name: str) -> object:
     return found[0].value if found and isinstance(found[0], ast.Constant) else None
 
 
+@pytest.mark.slow
 def test_no_source_reads_pickles_objects_or_code() -> None:
     forbidden = {
         "eval", "exec", "pickle.load", "pickle.loads", "marshal.loads", "yaml.load", "yaml.unsafe_load",

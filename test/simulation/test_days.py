@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pytest
 
 from robot_vision.simulation.world.days import DayChanges, next_day, pieces
 from robot_vision.simulation.world.homes import connected, overlaps, random_home
@@ -22,6 +23,7 @@ def test_days_are_the_same_for_the_same_seed_and_others_for_another() -> None:
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_a_home_stays_a_home_over_ten_days() -> None:
     plan = home = random_home(SEED)
     rng = np.random.default_rng(1)

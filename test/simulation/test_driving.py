@@ -156,6 +156,7 @@ class Standing:
         pass
 
 
+@pytest.mark.slow
 def test_robot_that_turns_on_the_spot_is_stuck_and_the_drive_ends() -> None:
     drive = judge(Simulator(HOME, 1), Standing(), 1.5)
     assert drive.way_m == 0 and not drive.hits
@@ -163,6 +164,7 @@ def test_robot_that_turns_on_the_spot_is_stuck_and_the_drive_ends() -> None:
     assert drive.visited < 0.02
 
 
+@pytest.mark.slow
 def test_each_hit_says_where_how_fast_and_whether_it_was_in_the_picture() -> None:
     # Straight into the corridor's east wall; then turning left on the spot beside nothing hits nothing.
     drive = judge(Simulator(HOME, 0, start=(8.0, 0.5, 0.0)), Straight(), 2.0)
@@ -430,6 +432,7 @@ def test_model_without_steering_cannot_drive(
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "option", "said"),
     [

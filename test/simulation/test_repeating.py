@@ -68,6 +68,7 @@ def test_a_route_is_taught_and_repeated_on_another_day(
     assert "choose another --output" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_refuses_models_that_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     for words, said in (
@@ -156,6 +157,7 @@ def test_who_teaches_keeps_away_from_things_where_there_is_room(careful: Any) ->
     assert least < 0.05
 
 
+@pytest.mark.slow
 def test_reflex_stands_before_a_box_on_the_way_and_not_where_it_was_taught(careful: Any) -> None:
     """Where the robot is, is true here: only the reflex and the follower are tried."""
     taught, _, _, said = careful
@@ -183,6 +185,7 @@ def test_reflex_stands_before_a_box_on_the_way_and_not_where_it_was_taught(caref
             assert (now.reason, simulator.collisions) == (reason, 0)
 
 
+@pytest.mark.slow
 def test_nearest_image_steers_along_a_taught_way_from_where_it_stands(careful: Any) -> None:
     taught, _, _, _ = careful
     x, y, yaw = taught.true[40]

@@ -61,6 +61,7 @@ def test_homes_have_rooms_that_a_robot_reaches_and_nothing_inside_anything(seed:
             assert min(room.distance(middle) for room in world.rooms) == 0
 
 
+@pytest.mark.slow
 def test_homes_repeat_for_a_seed_and_differ_between_seeds() -> None:
     assert random_home(3) == random_home(3)
     homes = [random_home(seed) for seed in range(40)]
@@ -82,6 +83,7 @@ def test_homes_have_no_hole_and_their_doors_can_be_seen_through() -> None:
     assert through >= 10
 
 
+@pytest.mark.slow
 def test_rear_camera_sees_what_the_other_one_does_half_a_turn_on() -> None:
     still = Sensor(0, exposure=0.0, noise=0.0, vary=False)
     ahead, turned = (
@@ -351,6 +353,7 @@ def test_leaf_is_where_picture_depth_scan_and_collisions_say() -> None:
     assert moving.motion.y + 0.2 == pytest.approx(near, abs=0.02)
 
 
+@pytest.mark.slow
 def test_doors_close_on_nobody_and_repeat_by_seed() -> None:
     def trace(seed: int, steps: int) -> list[float]:
         simulator = Simulator(random_home(10_006), seed, walkers=1, moving_doors=True)
@@ -377,6 +380,7 @@ def test_doors_close_on_nobody_and_repeat_by_seed() -> None:
     assert trace(1, 1000) != trace(2, 1000)
 
 
+@pytest.mark.slow
 def test_expert_waits_at_doors_and_those_without_room_for_a_leaf_stay_open() -> None:
     homes = [random_home(seed) for seed in range(10_000, 10_020)]
     doors = [len(home.doors) for home in homes]

@@ -38,6 +38,7 @@ def sight_of(path: Path, **answers: object) -> Sight:
 # --- a model in the loop ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_model_drives_by_the_law_that_the_node_has(tmp_path: Path) -> None:
     sight = sight_of(tmp_path / "b", steering=0.25, collision=0.2)
     simulator, robot = Simulator(HOME, 0, start=EAST), Robot()
@@ -53,6 +54,7 @@ def test_model_drives_by_the_law_that_the_node_has(tmp_path: Path) -> None:
     assert driver.reason == ""
 
 
+@pytest.mark.slow
 def test_model_stands_and_turns_to_one_side_while_it_expects_a_collision(tmp_path: Path) -> None:
     driver = ModelDriver(sight_of(tmp_path / "b", steering=-0.1, collision=0.9), Robot(), DRONET)
     drive = judge(Simulator(HOME, 0, start=EAST), driver, 1.0)
@@ -61,6 +63,7 @@ def test_model_stands_and_turns_to_one_side_while_it_expects_a_collision(tmp_pat
     assert drive.turn_change_rad_s2 == pytest.approx(3 * 1.5 / drive.time_s)  # no swinging
 
 
+@pytest.mark.slow
 def test_model_keeps_to_what_the_lower_end_of_its_depth_allows(tmp_path: Path) -> None:
     """The camera is 0.1 m before the robot's centre: depth d is at d + 0.1, and its lower end nearer."""
     near = 0.1 + 0.8 * np.exp(-1.6448536 * 0.1)
@@ -82,6 +85,7 @@ def test_model_keeps_to_what_the_lower_end_of_its_depth_allows(tmp_path: Path) -
     assert driver(simulator) == (0.0, robot.max_turn_rate_rad_s) and driver.reason == "obstacle"
 
 
+@pytest.mark.slow
 def test_answer_that_is_not_finite_stops_the_robot_and_is_said(
     tmp_path: Path,
 ) -> None:
@@ -112,6 +116,7 @@ def test_topics_are_known_before_the_model_is_loaded(tmp_path: Path) -> None:
     assert {STEERING, COLLISION, NEAR} < set(sight.topics)
 
 
+@pytest.mark.slow
 def test_two_who_ask_in_one_moment_see_one_image(tmp_path: Path) -> None:
     simulator = Simulator(HOME, 0, start=EAST)
     before = simulator.image()
@@ -124,6 +129,7 @@ def test_two_who_ask_in_one_moment_see_one_image(tmp_path: Path) -> None:
 # --- the gate ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gate_stops_a_driver_that_sees_nothing_before_what_depth_sees(tmp_path: Path) -> None:
     rules = find_rules("obstacle")
     simulator = Simulator(HOME, 0, start=EAST)
@@ -133,6 +139,7 @@ def test_gate_stops_a_driver_that_sees_nothing_before_what_depth_sees(tmp_path: 
         assert gated.reason == ("" if speed else "near")
 
 
+@pytest.mark.slow
 def test_gate_that_expects_a_collision_leaves_turning_free(tmp_path: Path) -> None:
     class Turning:
         def __call__(self, simulator: Simulator) -> tuple[float, float]:
@@ -146,6 +153,7 @@ def test_gate_that_expects_a_collision_leaves_turning_free(tmp_path: Path) -> No
     assert gated.reason == "expected"
 
 
+@pytest.mark.slow
 def test_gate_knows_the_model_s_classes(tmp_path: Path) -> None:
     sight = Sight(open_pipeline(make_tiny_bundle(tmp_path / "t"), "onnx", "cpu"), Robot())
     topic = "perception/camera/classification"

@@ -95,6 +95,7 @@ def test_intervals_cover_the_truth_although_frames_are_alike() -> None:
     assert covered[0.1] <= 0.5 * 80
 
 
+@pytest.mark.slow
 def test_interval_narrows_with_the_root_of_the_frames() -> None:
     rng = np.random.default_rng(1)
     widths = []

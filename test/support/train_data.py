@@ -76,7 +76,7 @@ def configuration(kind: str, path: Path, output: Path, **groups: Any) -> Trainin
     heads, network = data["heads"], data["network"]
     if network["backbone"] == BACKBONE and "init_from" not in network:
         for name in heads:
-            kind_of_head = heads[name]["kind"] if isinstance(heads, dict) else name
+            kind_of_head = heads[name].get("kind", name) if isinstance(heads, dict) else name
             own = network.get(name, {})
             if kind_of_head in TAPPING and isinstance(own, dict):  # not a setting of that name
                 network[name] = {"tap": "stage2", **own}

@@ -47,6 +47,7 @@ def test_each_panel_has_one_thing_and_says_its_unit() -> None:
     assert panels[3][2] == [2, 4] and panels[3][3] == pytest.approx([60.0, 80.0])
 
 
+@pytest.mark.slow
 def test_picture_has_room_for_all_panels(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert draw_curves(_history(), tmp_path / "curves.png", SHOWN)

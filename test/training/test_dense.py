@@ -205,6 +205,7 @@ def test_truth_in_memory_and_read_again_are_the_same(tmp_path):
     assert torch.equal(views[0][WORD], views[1][WORD]) and views[0][WORD].shape == (3, 8, 8)
 
 
+@pytest.mark.slow
 def test_features_of_copies_are_those_of_augmented_images_with_their_truth(known, tmp_path):
     samples = sample_set(make_scenes(tmp_path, 5, 1))
     samples.load(2, augmented=True)

@@ -142,6 +142,7 @@ def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
     assert (found["answerable"], found["recall_at_1"]) == (2, 0.5)
 
 
+@pytest.mark.slow
 def test_noise_of_two_scores_is_that_of_paired_samples():
     """36 images all right, as in a small validation set: what differs is what hard images cost."""
     rng = np.random.default_rng(0)

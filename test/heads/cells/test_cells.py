@@ -328,6 +328,7 @@ def test_a_recording_without_the_model_says_that_it_needs_it():
 # Calibration
 
 
+@pytest.mark.slow
 def test_a_temperature_that_is_off_is_found_and_measured_in_both_ways():
     cells, images = random_cells(6)
     spec = spec_of(cells, images.tolist())

@@ -145,6 +145,7 @@ def labels_of(cells, n, sigma_m, has=None):
     return loss.labels(torch.from_numpy(poses), has).numpy()
 
 
+@pytest.mark.slow
 def test_soft_labels_are_shares_of_a_gaussian_on_the_ground():
     """At the date line, where faces of the cube meet there; cells of 2.4 km, a Gaussian of 1 km."""
     places = [(-17 + 0.02 * i, 180 + 0.02 * j) for i in range(-3, 4) for j in range(-3, 4)]

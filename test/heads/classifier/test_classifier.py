@@ -16,6 +16,7 @@ def head(**settings):
     return ClassifierHead(ClassifierSpec(LABELS, **settings), 8).eval()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.floats(0.05, 50))
 def test_probabilities_are_softmax_with_temperature(seed, temperature):
     logits = np.random.default_rng(seed).normal(0, 10, (3, 5)).astype(np.float32)

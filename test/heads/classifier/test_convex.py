@@ -1,6 +1,7 @@
 """A classifier's head at the minimum of its loss, with scikit-learn as the judge."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
@@ -24,6 +25,7 @@ def test_minimum_is_the_one_of_scikit_learn():
     np.testing.assert_allclose(ours, expected.predict_proba(x.numpy()), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_features_as_they_are():
     x, y = drawn(60)
     folds = np.arange(60) % 5
@@ -38,6 +40,7 @@ def test_weights_are_those_of_the_features_as_they_are():
     )
 
 
+@pytest.mark.slow
 def test_images_left_out_tell_noise_from_classes():
     folds = np.arange(120) % 5
     x, y = drawn(120, apart=2.0)

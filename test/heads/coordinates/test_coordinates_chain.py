@@ -90,6 +90,7 @@ def test_a_camera_that_saw_the_room_knows_where_it_is(tmp_path, capsys):
     assert np.nanmedian(errors) < 0.15
 
 
+@pytest.mark.slow
 def test_images_of_which_nobody_knows_camera_or_depth_are_refused(tmp_path):
     pytest.importorskip("torch")
     from robot_vision.training.setup import describe_plan

@@ -178,6 +178,7 @@ def test_heads_of_held_out_blocks_learn_from_augmented_images_too(tmp_path, monk
     assert all(min(shares) > 0.9 for shares in seen.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

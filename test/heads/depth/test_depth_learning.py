@@ -207,6 +207,7 @@ def test_factor_of_sigma_is_found_and_its_intervals_hold_what_they_say(factor, c
     assert tuned.constants["scale"] == pytest.approx(float(found.constants["scale"]))
 
 
+@pytest.mark.slow
 def test_intervals_hold_of_one_more_block_what_they_say():
     """Pixels of a block err alike: what holds 90 percent of five such blocks holds less of another."""
     rng = np.random.default_rng(0)

@@ -167,6 +167,7 @@ def test_every_pooling_is_tried():
     assert {*PAPERS, "netvlad", "gem"} == set(POOLINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", PAPERS)
 def test_gradient_is_that_of_finite_differences(pooling):
     head, taps = make(pooling), [t.requires_grad_() for t in inputs(pooling, 1)]

@@ -132,6 +132,7 @@ def material(growth: np.ndarray, scale: float = 1.0, seed: int = 0) -> Fit[PoseS
     )
 
 
+@pytest.mark.slow
 def test_growth_is_found_from_regions_left_out_and_the_threshold_keeps_known_views() -> None:
     true = np.array([2.0] * 3 + [5.0] * 3)
     given = material(true, scale=1.7)
@@ -143,11 +144,13 @@ def test_growth_is_found_from_regions_left_out_and_the_threshold_keeps_known_vie
     assert found.values["regions"] == 6 and not found.left
 
 
+@pytest.mark.slow
 def test_errors_that_do_not_grow_give_no_growth() -> None:
     found = PoseFitter(HEAD).tune(material(np.zeros(6), seed=4))
     assert (found.constants["view_growth"] < 0.1).all()
 
 
+@pytest.mark.slow
 def test_of_few_known_images_all_are_kept() -> None:
     given = material(np.full(6, 2.0))
     few = {word: values[:30] for word, values in given.outputs.items()}

@@ -359,6 +359,7 @@ def pixels_to_fit_on(sharpness, images=40, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_temperature_undoes_what_makes_the_confidence_too_high():
     material = pixels_to_fit_on(2.5)
     fitted = HEAD.fitter().fit("segmentation", material, None)
@@ -370,6 +371,7 @@ def test_temperature_undoes_what_makes_the_confidence_too_high():
     assert tuned.constants["temperature"] == pytest.approx(2.5, rel=0.03)
 
 
+@pytest.mark.slow
 def test_temperature_of_a_confidence_that_is_true_stays():
     fitted = HEAD.fitter().fit("segmentation", pixels_to_fit_on(1.0), None)
     assert fitted.values["temperature"] == pytest.approx(1, rel=0.03)

@@ -54,6 +54,7 @@ def test_a_mounting_of_other_than_six_numbers_is_refused() -> None:
         build(LocaliserParameters, {"camera_to_base": [0.0, 0.0, 1.0]})
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_robot_stands_and_says_why_until_it_is_known_where_its_camera_is(
     tmp_path: Path, ros_domain: None
@@ -275,6 +276,7 @@ class Played:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_robot_drives_on_where_it_may_and_stands_when_its_camera_is_lost(
     tmp_path: Path, ros_domain: None

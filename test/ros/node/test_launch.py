@@ -301,6 +301,7 @@ def test_launch_file_needs_nothing_that_a_virtual_environment_adds(path: Path) -
     assert lines and run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_all_results_are_recorded_where_python_has_only_numpy() -> None:
     """A head that cannot be imported has no topics, and nobody would say that they are missing."""
     absent = ("onnxruntime", "openvino", "rosbags", "faiss", "torch", "cv2", "rich")

@@ -14,6 +14,7 @@ from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 CAMERAS = ("front", "left", "rear")
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.none(), st.tuples(st.sampled_from(CAMERAS), st.integers()))))
 def test_mailbox_against_a_model_in_any_order_of_puts_and_takes(steps: list) -> None:
     """None is a take; a tuple is a put. The model: a plain list of everything that was put."""

@@ -73,6 +73,7 @@ def _modules_of(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_node_imports_no_head_and_nothing_slow_before_its_model_is_known() -> None:
     code = (
         "from robot_vision.ros import start; start.load_messages_alone(); "

@@ -235,6 +235,7 @@ def test_status_values_are_text() -> None:
 # Serialised images
 
 
+@pytest.mark.slow
 @given(
     st.integers(-(2**31), 2**31 - 1),
     st.integers(0, 2**32 - 1),

@@ -165,6 +165,7 @@ def _assert_equals_offline(answer: SimpleNamespace, prediction: Any, top_k: int 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("camera", ["front", "rear"])
 @pytest.mark.parametrize("size", [(48, 64), (480, 640), (1080, 1920)])
 def test_raw_frames_get_the_offline_answer_under_their_header(

@@ -13,6 +13,7 @@ from robot_vision.ros.places.session import LoopRule, Session
 RULE = LoopRule(exclude_s=20.0, exclude_m=5.0, min_probability=0.9, radius_m=1.0, heading_deg=45.0)
 
 
+@pytest.mark.slow
 def test_robot_that_stands_where_it_was_before_closes_a_loop_once_a_keyframe():
     session, stamp_ns, told = Session(DIMENSION), 0, []
 
