@@ -12,6 +12,7 @@ from rich.console import Console
 from robot_vision.cli.arguments import number
 from robot_vision.doctor.finding import ERROR, OK, WARNING, Finding
 from robot_vision.doctor.machine import machine_findings
+from robot_vision.ros.node.dds import absent_middleware
 from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
@@ -53,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _findings(seconds: float) -> Iterator[Finding]:
     yield from machine_findings()
+    if absent := absent_middleware():
+        yield Finding("ROS 2", absent, ERROR, "unset it, set one of these, or install it")
+        return
     try:
         from robot_vision.ros import graph_checks
     except ImportError as error:

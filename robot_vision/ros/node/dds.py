@@ -56,6 +56,20 @@ def find_profile(environment: Mapping[str, str]) -> Path | None:
     return next((f / PROFILE for f in folders if (f / PROFILE).is_file()), None)
 
 
+def absent_middleware(environment: Mapping[str, str] = os.environ) -> str:
+    """Says which middleware is asked for and is not installed; empty where all is well or nobody knows.
+
+    rcl ends a process that loads it then, with status 102 and no remedy: ask before rclpy is imported.
+    """
+    asked = environment.get("RMW_IMPLEMENTATION", "")
+    indices = (p / "share/ament_index/resource_index" for p in _prefixes(environment))
+    there = {file.name for index in indices for file in index.glob("rmw_typesupport/rmw_*")}
+    there.discard("rmw_implementation")  # which loads one of the others
+    if not asked or not there or asked in there:
+        return ""
+    return f"RMW_IMPLEMENTATION is {asked}, which is not installed here: {', '.join(sorted(there))}"
+
+
 def use_large_image_profile() -> None:
     """Sets this process up; call it before `rclpy.init`."""
     os.environ.update(large_image_environment(os.environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 
 pytest.importorskip("rclpy", reason="the nodes need ROS 2")
 
+from rclpy.utilities import get_rmw_implementation_identifier
 from ros_helpers import ROOT, NodeProcess, own_environment, wait_until
 
 from robot_vision.ros import EXECUTABLES, start
+from robot_vision.ros.node.dds import absent_middleware
 
 NODES = [name for name, value in vars(start).items() if getattr(value, "func", None) is start.start]
 
@@ -60,6 +63,33 @@ def test_node_without_ros_is_one_line_with_the_remedy(package: str) -> None:
     done = _start_without(package)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "setup.bash" in done.stderr and package in done.stderr
+
+
+def test_middleware_that_is_not_installed_is_one_line_with_those_that_are(tmp_path: Path) -> None:
+    index = tmp_path / "share/ament_index/resource_index/rmw_typesupport"
+    environment = {"AMENT_PREFIX_PATH": str(tmp_path), "RMW_IMPLEMENTATION": "rmw_zorp"}
+    here = {"RMW_IMPLEMENTATION": get_rmw_implementation_identifier()}
+    assert absent_middleware(here) == absent_middleware({}) == ""
+    index.mkdir(parents=True)
+    for name in ("rmw_connextdds", "rmw_implementation", "rmw_zenoh_cpp"):
+        (index / name).touch()
+    said = absent_middleware(environment)
+    assert said.startswith(
+        "RMW_IMPLEMENTATION is rmw_zorp, which is not installed here: rmw_connextdds, "
+    )
+    assert "rmw_implementation," not in said
+    assert absent_middleware(environment | {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}) == ""
+    for module, status in (("ros.gate.node", 2), ("cli", 1)):
+        command = [
+            sys.executable,
+            "-m",
+            f"robot_vision.{module}",
+            *(["doctor"] * (module == "cli")),
+        ]
+        ended = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == status and said in ended.stdout + ended.stderr
 
 
 def test_import_that_fails_for_another_reason_is_no_missing_ros() -> None:
