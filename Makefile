@@ -33,7 +33,7 @@ $(error '$(CURDIR)' with VENV='$(VENV)': neither name may have a space in it, no
 endif
 
 # The interpreter behind PYTHON: in an activated environment that is not the environment's own link, which is
-# gone while the environment is made anew.
+# gone while the environment is made again.
 base_python := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)' 2>/dev/null)
 py_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 venv := $(abspath $(VENV))

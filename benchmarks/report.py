@@ -104,7 +104,7 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
 
 
 def _over_todays(data: dict[str, Any]) -> int:
-    """Returns how many times today's node's rate int8 shall have, by what the processor computes it with."""
+    """Returns how many times today's node's rate int8 must reach, by what the processor computes it with."""
     has = data["machine"]["cpu_extensions"]
     return 10 if "amx_int8" in has else 9 if "avx512_vnni" in has else 6
 

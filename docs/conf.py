@@ -18,6 +18,8 @@ copyright = author
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "sphinx_rtd_theme"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 

@@ -47,7 +47,7 @@ PROBES = "probes.safetensors"
 SHARED = "model.shared.onnx"  # what graphs of programs have in common
 PROBE_IMAGES = "images"
 MAX_MANIFEST_BYTES = 1 << 20
-MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
+MAX_FILE_BYTES = 2 << 30  # protobuf, and so ONNX without external data, ends at 2 GiB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robot_vision.cli.arguments import add_data_options, changed, open_split
-from robot_vision.errors import ConfigError, ImageError, unknown
+from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
 from robot_vision.files.folders import make_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from robot_vision.datasets.sample import Sample
 
 
@@ -20,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     from robot_vision.datasets import DATASETS, SPLIT_NAMES  # most verbs need none
 
-    parser.add_argument("images", nargs="+", help="image files to explain")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image file, or a rosbag or video, of which one image is explained (--start)",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--model", help="model bundle: a directory, or the name of an installed model"
@@ -57,11 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rectangle of the images to explain, as --pixel does a pixel",
     )
     parser.add_argument(
+        "--start",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="which image of a rosbag or video: the first from S seconds after its start on (default: 0)",
+    )
+    parser.add_argument(
         "--data",
         nargs=2,
         metavar=("KIND", "PATH"),
-        help="data set, such as the one that the model was trained on: a picture more shows its images, and "
-        f"the pixel in each, that are most like what is explained; kinds: {', '.join(DATASETS)}",
+        help="data set, such as the one that the model was trained on: one more picture shows which of its "
+        f"images, and which pixel in each, are most like what is explained; kinds: {', '.join(DATASETS)}",
     )
     add_data_options(parser)
     parser.add_argument(
@@ -92,7 +107,6 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.bundle.installed import find_model
     from robot_vision.contract.metrics import pixel_classes
     from robot_vision.contract.training import Asked
-    from robot_vision.datasets.image_files import FileImage
     from robot_vision.datasets.model_classes import in_classes_of
     from robot_vision.images.window import Window
     from robot_vision.networks.checkpoint import load_network
@@ -120,13 +134,16 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
         samples = splits.split(args.split)
     wide = explain.all_stages(network)
+    recorded = [file for file in args.images if _is_recording(file)]
+    if not recorded and (given := changed(args, add_arguments, ("start",))):
+        raise ConfigError(f"{given} belongs to a rosbag or video: name one, or leave it out")
     folder = Path(args.output).expanduser()
     make_folder(folder)
     failed = seen = 0
     for number, file in enumerate(args.images):
         try:
-            whole = FileImage(file).load()
-        except ImageError as error:
+            whole, name = _image(file, args.start)
+        except (ImageError, SourceError) as error:
             print(f"robot-vision explain: {error}", file=sys.stderr)
             failed += 1
             continue
@@ -138,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
             _box(args),
         )
         # two folders may hold images of one name
-        stem = f"{number:03d}-{readable(Path(file).stem)}"
+        stem = f"{number:03d}-{readable(name)}"
         pictures = {"layers": explain.draw_layers(explain.layers(wide, image), image)}
         for name in network.spec.heads if args.model else ():
             if found := explain.explain(network, name, image, asked):
@@ -167,6 +184,29 @@ def run(args: argparse.Namespace) -> int:
                 raise ConfigError(f"{path} cannot be written")
             print(path)
     return 1 if failed else 0
+
+
+def _is_recording(file: str) -> bool:
+    """Says whether a source has images over time."""
+    from robot_vision.recordings.recording_folder import is_bag
+    from robot_vision.recordings.video import VIDEO_SUFFIXES
+
+    place = Path(file).expanduser()
+    return is_bag(place) or place.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _image(file: str, start_s: float) -> tuple[NDArray[np.uint8], str]:
+    """Returns RGB uint8 (H, W, 3) of an image file, or one image of a recording, and what to call it."""
+    from robot_vision.datasets.image_files import FileImage
+    from robot_vision.images.decode import to_rgb
+    from robot_vision.recordings.opening import open_source
+
+    if not _is_recording(file):
+        return FileImage(file).load(), Path(file).stem
+    with open_source(file, start_s=start_s) as source:
+        for frame in source:
+            return to_rgb(frame.message), f"{Path(file).stem}-{start_s:g}s"
+        raise SourceError("; ".join(source.problems) or f"{file} has no image after {start_s:g} s")
 
 
 def _box(args: argparse.Namespace) -> tuple[int, int, int, int] | None:

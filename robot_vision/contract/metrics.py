@@ -159,7 +159,7 @@ class Metric:
         key: its name.
         words: for people.
         unit: `%` for shares, `m`, `deg`, `nats` or none.
-        more_is_better: whether it shall be high.
+        more_is_better: whether a higher value is better.
     """
 
     key: str

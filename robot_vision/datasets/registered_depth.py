@@ -15,7 +15,7 @@ Pinhole = tuple[float, float, float, float]  # fx, fy, cx, cy in pixels
 
 @dataclass(frozen=True, slots=True)
 class RegisteredDepth:
-    """A `sample.TruthImage`: depth that another one has, for the pixels of the camera beside it.
+    """A `sample.TruthImage`: depth that another one has, for the pixels of the camera next to it.
 
     Each measured point goes to the pixel that shows it; of several the nearest counts, since it hides the
     others. Pixels to which none goes have no truth: those out of the depth camera's view, behind an edge that

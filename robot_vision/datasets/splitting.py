@@ -1,7 +1,7 @@
 """Dividing samples: blocks of a recording's time, named recordings, or a stratified draw.
 
 Neighbouring frames of a recording are nearly the same picture. A random draw would put them on both sides,
-and any network would look good; hence blocks.
+and any network would look good; so whole blocks are split off.
 """
 
 from __future__ import annotations

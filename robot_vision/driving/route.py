@@ -15,7 +15,7 @@ from robot_vision.errors import SourceError
 from robot_vision.files.whole import write_whole
 
 FORMAT = "robot_vision.route/1"
-ROUTE = "route.json"  # beside its map
+ROUTE = "route.json"  # next to its map
 STEP_M = 0.05  # between two points
 _LEAST_M = 0.3  # a shorter way is no route
 _ABOUT_M = 0.2  # what the reflex said so near along the route, it may say again

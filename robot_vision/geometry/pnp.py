@@ -18,9 +18,9 @@ _OTHER_FOCALS = (-0.7, -0.5, -0.3, -0.15, 0.15, 0.3, 0.5, 0.7)  # logarithms of 
 # poses of its neighbours shift all parallaxes together, and this changes slowly across the image.
 _COMMON_SIGMA = 1.5
 _HUBER = 1.5  # standard deviations beyond which a residual counts linearly
-# Features within so many standard deviations of each other show one corner, and err alike.
+# Features within this many standard deviations of each other show one corner, and err alike.
 _CELL = 8.0
-# Residuals that are smaller than assumed are weighed against so many cells of features of the assumed noise:
+# Residuals that are smaller than assumed are weighed against this many cells of features of the assumed noise:
 # few inliers that agree by chance must not make a pose sure.
 _PRIOR = 20
 

@@ -1,7 +1,7 @@
 """The ROS message types that this package writes and reads without ROS.
 
 `rosbags` knows the common interfaces and not vision_msgs, whose definitions stand here. They are those of
-the released package: same names, types and order of fields, hence the same type hashes.
+the released package: same names, types and order of fields, and so the same type hashes.
 """
 
 from __future__ import annotations

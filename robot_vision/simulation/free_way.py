@@ -37,7 +37,7 @@ def free_way(
     Args:
         simulator: the robot.
         blocked_m: less than this straight ahead is blocked.
-        in_view: whether only what is in the camera's field counts; else also what is beside the robot.
+        in_view: whether only what is in the camera's field counts; else also what is next to the robot.
 
     Returns:
         The steering, and the metres that are free straight ahead, at most 2.5.

@@ -29,7 +29,7 @@ RECORD = "recording.json"
 _FORMAT = "robot_vision.driven/2"
 _COLUMNS = ("image", "steering", "collision", "free_m", "world", "driver", "split")
 _JPEG_QUALITY = 92
-_VALIDATION = 8  # each of so many worlds
+_VALIDATION = 8  # every eighth world is for validation
 _DISTURBED_S = (0.4, 1.6)  # how long a disturbance lasts
 _DT_S = 0.1
 

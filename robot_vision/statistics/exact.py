@@ -66,7 +66,7 @@ def count_needed(share: float, limit: float, confidence: float = 0.95) -> int:
 
     Args:
         share: that was seen.
-        limit: that the upper bound shall not pass.
+        limit: that the upper bound must not pass.
         confidence: of the bound.
 
     Returns:

@@ -150,7 +150,8 @@ def _yaml(value: Any) -> str:
 
 
 def _config(project: Project) -> str:
-    baselines = [word for kind in project.heads for word in trainer_of(kind, kind).baselines]
+    every = (word for kind in project.heads for word in trainer_of(kind, kind).baselines)
+    baselines = list(dict.fromkeys(every))  # heads share some
     options = f"  options: {_yaml(dict(project.options))}\n" if project.options else ""
     settings = "".join(f"{kind}: {_yaml(dict(own))}\n" for kind, own in project.settings.items())
     networks = {kind: trainer_of(kind, kind).suggested_network() for kind in project.heads}

@@ -337,7 +337,7 @@ def _numbers(fields: Any, names: str = "xyz") -> Array:
 
 
 def _reduced(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Returns an image (h, w, ...) whose longer side has at most so many pixels; only colours are mixed."""
+    """Returns an image (h, w, ...) whose longer side has at most `side` pixels; only colours are mixed."""
     factor = side / max(image.shape[:2])
     if factor >= 1:
         return image

@@ -58,6 +58,7 @@ def test_heads_are_those_that_the_data_can_teach(tmp_path: Path, capsys) -> None
         assert main(["init", str(project), "--data", str(data)]) == 0
         config = read_config(project / "training.yaml")
         assert config.heads == heads and config.data.path == str(data)
+        assert len(set(config.baselines)) == len(config.baselines)
     # A camera that goes 4 m to and fro: within the default of 10 m everything would be one place.
     place = config.settings["place"]
     assert place.positive_m == pytest.approx(0.2, abs=0.06) and place.negative_m < 1

@@ -17,6 +17,7 @@ from robot_vision.images.input import InputSpec
 from robot_vision.images.window import Window
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.simulation.drive import evaluation_drive
 from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.sensor import Sensor, render_frames
@@ -293,3 +294,24 @@ def test_network_of_all_stages_answers_the_same(network, image):
     with torch.no_grad():
         batch = torch.from_numpy(image[None])
         torch.testing.assert_close(wide(batch)["probabilities"], network(batch)["probabilities"])
+
+
+@pytest.mark.slow
+def test_command_explains_an_image_of_a_recording(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3)).astype(np.uint8)
+    with RecordingWriter(tmp_path / "drive") as bag:
+        for second, image in enumerate(images):
+            bag.image("/camera/image_raw", (1_700_000_000 + second) * 10**9, "camera", image)
+    cv2.imwrite(str(tmp_path / "third.png"), images[2, ..., ::-1])
+    words = ["explain", "--backbone", "mobilenet_v2", "--size", "64", "--output"]
+
+    bag, out = str(tmp_path / "drive"), tmp_path / "why"
+    assert main([*words, str(out), "--start", "1.5", bag, str(tmp_path / "third.png")]) == 0
+    drawn = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert sorted(drawn) == ["000-drive-1.5s-layers.png", "001-third-layers.png"]
+    assert drawn["000-drive-1.5s-layers.png"] == drawn["001-third-layers.png"]
+
+    assert main([*words, str(out), "--start", "9", bag]) == 1
+    assert "lasts 3.000 s" in capsys.readouterr().err
+    assert main([*words, str(out), "--start", "1", str(tmp_path / "third.png")]) == 2
+    assert "--start belongs to a rosbag or video" in capsys.readouterr().err

@@ -12,7 +12,7 @@ The camera is a Kinect: where `camera_matrix` is not given, fx = fy = 525, cx = 
 
 `frame-NNNNNN.depth.png`, where there are some, are distances along the depth camera's axis: uint16
 millimetres, 65535 and 0 where nothing was measured. They are of the depth camera's pixels: at the sides
-what they show is 32 of 640 pixels beside what the image shows there. `depth_camera` corrects that.
+what they show is 32 of 640 pixels away from what the image shows there. `depth_camera` corrects that.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.head import Answer
 from robot_vision.statistics.normal import REACH_90
 
-# The share of intervals that shall hold the truth, for which `calibrate` makes sigma right; and half of such
+# The share of intervals that should hold the truth, for which `calibrate` makes sigma right; and half of such
 # an interval of a normal distribution, in standard deviations.
 INTERVAL, REACH = 0.9, REACH_90
 

@@ -302,7 +302,7 @@ class Recogniser:
         With odometry the belief knows where in a place the camera is, and says which keyframe is near.
         Without, it says about where that is, and the image which keyframe of it: belief spreads with
         motion, and knows no more of views that lie side by side. Whether the camera is within a place's
-        radius of it, or beside it, only the similarity says (`nearness`).
+        radius of it, or outside it, only the similarity says (`nearness`).
         """
         o, table = self.options, self._table
         states = table.rows_of(belief.ids)

@@ -101,7 +101,7 @@ def calibrate_on_map(
                 best, top, margin = answer
                 found.append((top, margin, bool(same[best])))
                 stands[bool(same[best])].append(float(view.standard(np.array(top))))
-        # A drive passes beside the map's own by any distance: the place's radius is no limit to that.
+        # A drive passes the map's own at any distance: the place's radius is no limit to that.
         for reach in BESIDE * (np.arange(_REACHES) + sideways.random()) / _REACHES:
             hidden = table.same_place(row, stored, reach * radius_m, reach * heading_deg)
             some = np.where(hidden, -np.inf, similarity)

@@ -26,7 +26,7 @@ def count_inliers(a: NDArray[np.float64], b: NDArray[np.float64], max_error: flo
         )
         if matrix is None or matrix.shape != (3, 3):
             return 0
-        # A pure rotation has its points at infinity, hence the distance at which points still count.
+        # A pure rotation has its points at infinity, and a distance is set at which they still count.
         count, *_ = cv2.recoverPose(matrix, one, other, np.eye(3), distanceThresh=1e6, mask=inliers)
     except cv2.error:
         return 0

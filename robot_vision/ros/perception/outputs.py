@@ -95,7 +95,7 @@ class CameraOutputs:
         )
 
     def wants_full_image(self, rate_hz: float) -> bool:
-        """Says whether the next frame shall be drawn on, and so be decoded at its full size."""
+        """Says whether the next frame is to be drawn on, and so decoded at its full size."""
         listened = self._publishers[ANNOTATED].get_subscription_count() > 0
         return listened and self._annotated_rate.allows(rate_hz)
 

@@ -83,7 +83,7 @@ class Health:
         motion_silent_s: since its last pose.
         motion_seen: whether there was one.
         stale_after_s: silence that is reported.
-        unverified: why matches cannot be verified though they shall be; empty where they can.
+        unverified: why matches cannot be verified though they should be; empty where they can.
         model: name of the model that makes the descriptors; empty while unknown.
     """
 

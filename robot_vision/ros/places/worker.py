@@ -218,7 +218,7 @@ class PlaceWorker:
         return descriptor
 
     def _in_order(self, stamp_ns: int) -> bool:
-        """Says whether a descriptor shall be used; starts again after a jump of the clock."""
+        """Says whether a descriptor is to be used; starts again after a jump of the clock."""
         last, jumps = self._last_stamp_ns, self._motion.jumps
         back_s = 0.0 if last is None else (last - stamp_ns) * 1e-9
         if 0 < back_s <= BACK_S:

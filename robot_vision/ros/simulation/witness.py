@@ -54,7 +54,7 @@ class Witness(Node):
 
     Args:
         simulator: of the same world, robot and mount, which does not move.
-        every_m: a view is kept after each so many metres.
+        every_m: distance after which the next view is kept, in metres.
 
     Attributes:
         way_m: driven.

@@ -32,7 +32,7 @@ class GaussianLikelihood(nn.Module):
     `log_variance` and, with a full covariance, of `correlation`.
 
     The likelihood alone is a poor teacher of the pose: it divides each error by its variance, so the
-    frames that are worst are attended to least (Seitzer et al., ICLR 2022). Hence `mean`.
+    frames that are worst are attended to least (Seitzer et al., ICLR 2022). So `mean` is there.
 
     Args:
         mean: `homoscedastic` (default): the pose is learned by `HomoscedasticLoss` and the covariance by
