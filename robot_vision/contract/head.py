@@ -171,7 +171,7 @@ class Head(Side, Generic[S, A]):
         sampled: whether it may answer several times; its `Spec` then has `dropout`.
         large_json: whether its JSON is long, so that `infer --no-descriptor` leaves it out.
         files: of a bundle, besides the graph and the weights.
-        needs: what the node has to listen to: `mounting`, for where the camera is on the robot; `camera_info`,
+        needs: what the node must listen to: `mounting`, for where the camera is on the robot; `camera_info`,
             for `Shot.intrinsics`.
         sides: of `judge`, `fitter` and `trainer` those that there are, to `module:Class`, which is imported
             when it is asked for.

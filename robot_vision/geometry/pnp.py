@@ -20,7 +20,7 @@ _COMMON_SIGMA = 1.5
 _HUBER = 1.5  # standard deviations beyond which a residual counts linearly
 # Features within this many standard deviations of each other show one corner, and err alike.
 _CELL = 8.0
-# Residuals that are smaller than assumed are weighed against this many cells of features of the assumed noise:
+# Residuals smaller than assumed are weighed against this many cells of features of the assumed noise:
 # few inliers that agree by chance must not make a pose sure.
 _PRIOR = 20
 

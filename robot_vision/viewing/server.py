@@ -1,4 +1,4 @@
-"""Rerun's web viewer in a process of its own: on this machine alone unless another host is given, and without log lines."""
+"""Rerun's web viewer in a process of its own: on this machine alone unless another host is given."""
 
 from __future__ import annotations
 
