@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
     """
     module = _module(kind)
     chosen = parse_options(module.Options, kind, options)
+    if not os.fspath(path):
+        raise SourceError(f"The data set's path is empty: give the path of a {kind} data set")
     root = Path(path).expanduser().absolute()  # a name for ".", and samples that outlive a chdir
     if not root.exists():
         raise SourceError(f"{root} does not exist: give the path of a {kind} data set")

@@ -8,6 +8,7 @@ from robot_vision.errors import MeasurementError
 
 SECOND_NS = 1_000_000_000
 MAX_STAMP_NS = (1 << 31) * SECOND_NS  # beyond it no message can carry it
+_LONGEST_NS = 1 << 62
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -43,5 +44,5 @@ def measured_ns(stamp_ns: int) -> int:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Returns whole nanoseconds."""
-    return round(seconds * SECOND_NS)
+    """Returns whole nanoseconds, at most those of 146 years: more do not fit next to a stamp in 64 bits."""
+    return round(min(max(seconds * SECOND_NS, -_LONGEST_NS), _LONGEST_NS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def open_source(
         raise ConfigError(
             f"start {start_s} s, duration {duration_s} s, rate {rate} Hz: start must be 0 or more, "
             f"duration more than 0, rate from {slowest:g} to {fastest:g}"
+        )
+    if not os.fspath(path):
+        raise SourceError(
+            "The recording's path is empty: give a bag, video, folder, image or pattern"
         )
     place = Path(path).expanduser()
     if not place.exists():

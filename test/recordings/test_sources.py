@@ -22,6 +22,7 @@ from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
+from robot_vision.messages.stamps import MAX_STAMP_NS, nanoseconds
 from robot_vision.recordings import open_source
 from robot_vision.recordings.image_formats import missing_decoder
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
@@ -265,6 +266,25 @@ def test_folder_is_read_in_natural_order(tmp_path: Path) -> None:
 def test_folder_is_cut_to_the_time_asked_for(tmp_path: Path) -> None:
     source = open_source(write_folder(tmp_path / "run"), rate=10.0, start_s=0.1, duration_s=0.1)
     assert [f.name for f in source] == ["frame-10.png"]
+
+
+def test_times_that_no_recording_has_are_no_fault(tmp_path: Path) -> None:
+    source = open_source(write_folder(tmp_path / "run"), start_s=1e308)
+    assert not list(source) and "nothing is read" in str(source.problems)
+    longest = nanoseconds(1e308)
+    assert longest == nanoseconds(1e12) == -nanoseconds(-1e308) and nanoseconds(1.5) == 1500000000
+    assert MAX_STAMP_NS + longest < 1 << 63, "next to a stamp they fit in 64 bits"
+
+
+def test_empty_path_is_not_the_folder_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_folder(tmp_path / "run"))
+    assert len(list(open_source("."))) > 0
+    with pytest.raises(SourceError, match="path is empty"):
+        open_source("")
+    with pytest.raises(SourceError, match="path is empty: give the path of a image_folder"):
+        open_dataset("image_folder", "")
 
 
 def test_compressed_files_pass_through_unchanged(tmp_path: Path) -> None:

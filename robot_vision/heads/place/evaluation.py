@@ -27,6 +27,8 @@ _BLOCK = 64  # neighbours in time
 _FEW = 0.02  # share of the pairs up to which they are multiplied one by one
 _PAIRS = 4096  # at a time
 
+_MOST_M = 1e8  # more than the earth's diameter
+
 
 @dataclass(frozen=True)
 class SamePlace:
@@ -43,9 +45,10 @@ class SamePlace:
     place_exclude_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.place_radius_m < float("inf"):
+        if not 0 < self.place_radius_m <= _MOST_M:
             raise ConfigError(
-                f"Setting place_radius_m is {self.place_radius_m}: it must be above 0 and finite"
+                f"Setting place_radius_m is {self.place_radius_m}: it must be above 0 and at most "
+                f"{_MOST_M:g}"
             )
         if not 0 <= self.place_exclude_s < float("inf"):
             raise ConfigError(f"Setting place_exclude_s is {self.place_exclude_s}: use at least 0")

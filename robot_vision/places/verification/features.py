@@ -168,7 +168,7 @@ def match(
     if min(len(a), len(b)) and a.descriptors.shape[1] != b.descriptors.shape[1]:
         raise ConfigError(
             f"Descriptors of {a.descriptors.shape[1]} and {b.descriptors.shape[1]} numbers, both of "
-            f"{b.kind}: rebuild the map's structure"
+            f"{b.kind}: build the map again"
         )
     none = np.zeros(0, np.int64)
     if len(a) < 2 or len(b) < 2:
@@ -207,8 +207,8 @@ def refuse_other_kind(asked: str, kept: str) -> None:
         "xfeat": f"give as features the file whose sha256 begins with {network}",
     }.get(detector, f"set detector to {detector}")
     raise ConfigError(
-        f"Features of {asked} cannot be compared with the map's {kept}: {remedy}, or rebuild the map's "
-        "structure"
+        f"Features of {asked} cannot be compared with the map's {kept}: {remedy}, or build the map "
+        "again"
     )
 
 

@@ -91,13 +91,11 @@ class KeyframeStructure:
             if version > FORMAT:
                 raise StructureError(
                     f"Structure of format {version}, and this version reads up to {FORMAT}: update "
-                    "robot_vision, or rebuild the map's structure"
+                    "robot_vision, or build the map again"
                 )
             return _checked(arrays)
         except (KeyError, ValueError, IndexError, OSError, TypeError, OverflowError) as error:
-            raise StructureError(
-                f"Structure is damaged ({error}): rebuild the map's structure"
-            ) from error
+            raise StructureError(f"Structure is damaged ({error}): build the map again") from error
 
 
 class Kept(Protocol):
