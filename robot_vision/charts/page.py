@@ -28,7 +28,7 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 34px 0 10
 table { border-collapse: collapse; margin: 0; font-size: 14px; }
 th, td { padding: 5px 12px; border-bottom: 1px solid var(--grid); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { font-weight: 600; } td b { font-weight: 600; } td small { color: var(--quiet); }
+th { font-weight: 600; white-space: normal; } td b { font-weight: 600; } td small { color: var(--quiet); }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .verdict { border-left: 6px solid var(--good); background: var(--card); border-radius: 8px; margin: 12px 0;
   padding: 10px 16px; } .verdict.missed { border-color: var(--bad); } .verdict b { font-size: 17px; }

@@ -23,6 +23,7 @@ from robot_vision.charts.heat import heat_table
 from robot_vision.charts.svg import Axis, Chart, number
 from robot_vision.cli import main
 from robot_vision.evaluation.report.headlines import Number
+from robot_vision.evaluation.report.text import summary_line
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -170,6 +171,14 @@ def test_browser_would_notice_requests_and_errors(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page)
     asked, console = browse(tmp_path, tmp_path)
     assert "example.org/dot.png" in asked and any("broken" in line for line in console)
+
+
+def test_the_first_line_says_how_many_frames_a_number_rests_on(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    known = metrics["classification"]["frames"]
+    assert f"% ({known} frames)" not in summary_line({**metrics, "frames": known})
+    line = summary_line({**metrics, "frames": known + 7})
+    assert re.search(rf"^{known + 7} frames .* % \({known} frames\)", line), line
 
 
 # Charts

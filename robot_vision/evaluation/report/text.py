@@ -26,9 +26,8 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
         texts = {line.key: line.number.text(line.metric.unit) for line in chapter.lines}
         asked = [key for _, key, _, _ in Formatter().parse(chapter.section.headline) if key]
         if asked and all(key in texts for key in asked):
-            of = chapter.section.shown
-            rests_on = of(chapter.numbers) if of else None
-            note = f" ({rests_on})" if isinstance(rests_on, str) else ""
+            counts = chapter.counted not in ("", counted(frames, "frame"))
+            note = f" ({chapter.counted})" if counts else ""
             words.append(chapter.section.headline.format(**texts) + note)
     if len(words) == 1:
         words.append(_why_not(metrics))
