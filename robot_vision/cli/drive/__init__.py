@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recorded = verbs.add_parser(
         "record",
         help="record images with the steering to the free way and whether something is in the way",
-        description="Records images with the steering to where the way is free, by the geometry in the "
-        f"camera's field, and whether something is in the way: a folder with {TABLE}, which `train` takes as "
+        description="Records images with the steering to where the way is free, by the geometry in front "
+        f"of the robot, and whether something is in the way: a folder with {TABLE}, which `train` takes as "
         "labels_csv. The same command goes on with a recording that was cut off; another driver or other "
         "homes are added to it.",
     )
