@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -100,7 +101,12 @@ class RecordingWriter:
         self._writer = Writer(
             self._folder / self.path.name, version=_METADATA_VERSION, storage_plugin=plugin
         )
-        self._writer.open()
+        try:
+            with self._saying():
+                self._writer.open()
+        except SourceError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         return self
 
     def __exit__(
@@ -112,13 +118,24 @@ class RecordingWriter:
         assert self._writer is not None and self._folder is not None
         try:
             if kind is None:
-                self._writer.close()
-                os.rename(self._folder / self.path.name, self.path)
+                with self._saying():
+                    self._writer.close()
+                    os.rename(self._folder / self.path.name, self.path)
             else:
                 _abandon(self._writer)
         finally:
             self._writer = None
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _saying(self) -> Iterator[None]:
+        """Says which bag cannot be written where SQLite or the system says why, such as of a full disk."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise SourceError(
+                f"{self.path} cannot be written: {error}; make room, or name another disk"
+            ) from error
 
     def image(
         self,
@@ -262,7 +279,8 @@ class RecordingWriter:
             raise ConfigError(
                 f"Topic {topic} holds {connection.msgtype}: {kind} needs another topic"
             )
-        self._writer.write(connection, stamp_ns, data)
+        with self._saying():
+            self._writer.write(connection, stamp_ns, data)
         self.message_count += 1
 
     def header(self, stamp_ns: int, frame_id: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -116,6 +117,24 @@ def test_interrupted_recording_leaves_nothing(tmp_path: Path, storage: str) -> N
         with RecordingWriter(tmp_path / "bag", storage) as bag:
             bag.label("/label", STAMP, "a")
             raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("room", "messages"), [(2_000, 1), (60_000, 1), (60_000, 400)])
+def test_disk_that_is_full_is_one_line_and_leaves_nothing(
+    tmp_path: Path, storage: str, room: int, messages: int
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(SourceError, match=r"bag cannot be written: .*; make room"):
+            with RecordingWriter(tmp_path / "bag", storage) as bag:
+                for i in range(messages):
+                    bag.image("/camera/image_raw", STAMP + i, "cam", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 
