@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"robot-vision {verb}: {without_secrets(str(error))}", file=sys.stderr)
+        full = "; make room on the disk that is written to" if error.errno == errno.ENOSPC else ""
+        print(f"robot-vision {verb}: {without_secrets(str(error))}{full}", file=sys.stderr)
         return 2
 
 
