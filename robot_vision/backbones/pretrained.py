@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 import urllib.error
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -114,20 +114,22 @@ def read_file(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch's reader raises anything, such as KeyError of a text file
         raise BundleError(
-            f"{path} is no file of weights that can be read safely: {reason} (save the model's state_dict() "
-            "alone, which is nothing but tensors)"
+            f"{path} is no file of weights that can be read safely: {_reason(error)} (save the model's "
+            "state_dict() alone, which is nothing but tensors)"
         ) from error
     return state
+
+
+def _reason(error: Exception) -> str:
+    """Returns why a file was not read, without torch's advice to run what is pickled in it."""
+    text = str(error)
+    if found := re.search(r"Unsupported \w+:? (?:[^.\n]|\.(?=\S))+", text):
+        return found[0]
+    if isinstance(error, (SafetensorError, OSError, RuntimeError)) and "weights_only" not in text:
+        return text.splitlines()[0] if text else type(error).__name__
+    return "it holds something else"
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,38 @@ def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
 
     mark = tmp_path / "was-run"
     torch.save({"a": _Mark(mark)}, tmp_path / "weights.pth")
-    with pytest.raises(BundleError, match="can be read safely"):
+    with pytest.raises(BundleError, match="can be read safely") as refused:
         pretrained.read_file(tmp_path / "weights.pth")
+    assert "weights_only" not in str(refused.value)  # torch's advice is to run it
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world, this is no pickle",
+        b"<!DOCTYPE html><html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        b"PK\x03\x04" + bytes(60),
+        b"\x80\x04\x95\x00",
+        bytes(range(256)),
+        b"(lp0\nI1\na.",
+        b"\x80\x02c",
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    pytest.importorskip("torch")
+    from robot_vision.backbones import pretrained
+
+    (tmp_path / name).write_bytes(content)
+    try:
+        found = pretrained.read_file(tmp_path / name)
+    except BundleError as error:
+        assert "can be read safely" in str(error) and "\n" not in str(error)
+    else:
+        assert found == [1]  # a list, which callers refuse
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import functools
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -104,6 +105,11 @@ class PlaceNode(ManagedNode[PlaceParameters]):
                 Model(bundle.name, bundle.sha256),
                 bundle.spec.heads["place"].descriptor_size,
             )
+        if p.features:
+            from robot_vision.places.verification.xfeat import XFeatDetector  # SIFT needs no engine
+
+            # A wrong file is said now, and not when there is an image to compare.
+            XFeatDetector(Path(p.features).expanduser())
         try:
             self._make(p)
         except BaseException:

@@ -123,9 +123,11 @@ def test_names_that_are_given_in_full_stay(make: Callable[..., Any]) -> None:
             {"pose_source": "pose_with_covariance", "pose_topic": "/initialpose"},
             "initialpose_topic is /initialpose, which the node subscribes",
         ),
+        (PlaceNode, {"features": "/nowhere/xfeat.onnx"}, "xfeat.onnx cannot be read"),
+        (PlaceNode, {"features": __file__}, "is no ONNX file"),
     ],
 )
-def test_sources_that_end_in_one_topic_are_refused(
+def test_parameters_that_cannot_be_meant_are_refused(
     make: Callable[..., Any], kind: Any, given: dict[str, Any], text: str
 ) -> None:
     node = make(kind, **given)
