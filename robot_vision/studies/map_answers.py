@@ -24,7 +24,7 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index_cache import open_index
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.building import MapView
-from robot_vision.places.map.keyframe import stamped
+from robot_vision.places.map.keyframe import number_of, stamped
 from robot_vision.places.recognition.recogniser import Recogniser, RecogniserOptions, Recognition
 from robot_vision.places.verification.verifier import COMPARED, Verifier, candidates_of
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
@@ -52,11 +52,11 @@ def answers(
         progress: called with the number of views that were done since.
 
     Returns:
-        A row for each view whose image can be read: its `recording` and `stamp_ns`, whether some keyframe
-        shows its place (`answerable`), how many candidates come before the first right one (`rank`, -1 for
-        none among them), the first one's `probability`, whether it is `accepted`, the `error_m` and
-        `error_deg` of its keyframe or, verified, of the pose; `verified`. And
-        why images gave no row or no verified pose.
+        A row for each view whose image can be read: its `recording`, its `stamp_ns` (None without one), the
+        `time_ns` that it was taken at (0.1 s apart without stamps), whether some keyframe shows its place
+        (`answerable`), how many candidates come before the first right one (`rank`, -1 for none among them),
+        the first one's `probability`, whether it is `accepted`, the `error_m` and `error_deg` of its keyframe
+        or, verified, of the pose; `verified`. And why images gave no row or no verified pose.
 
     Raises:
         ConfigError: images have no camera matrix, which verification needs.
@@ -79,7 +79,7 @@ def answers(
             if view.source != source:
                 source = view.source
                 recogniser.reset()
-            found = recogniser.observe(prediction["place"].values, view.stamp_ns)
+            found = recogniser.observe(prediction["place"].values, time_ns(view.stamp_ns))
             row = _row(found, view, poses.positions, poses.quaternions_xyzw, options)
             if verifier is not None:
                 row |= _verified(verifier, places, found, view, image, left_out)
@@ -87,6 +87,16 @@ def answers(
         if progress:
             progress(len(views[start : start + _BATCH]))
     return rows, left_out
+
+
+def has_stamp(stamp_ns: int) -> bool:
+    """Says whether it is known when a view was taken, and not only in which order."""
+    return bool(stamped(np.array(stamp_ns)))
+
+
+def time_ns(stamp_ns: int) -> int:
+    """Returns when a view was taken: a filter that takes all to be of one moment lets nothing move."""
+    return stamp_ns if has_stamp(stamp_ns) else STEP_NS * number_of(stamp_ns)
 
 
 def _row(
@@ -115,7 +125,8 @@ def _row(
     return {
         "name": view.name,
         "recording": view.source,
-        "stamp_ns": view.stamp_ns,
+        "stamp_ns": view.stamp_ns if has_stamp(view.stamp_ns) else None,
+        "time_ns": time_ns(view.stamp_ns),
         "answerable": bool(len(positions) and right(*errors(positions, xyzw)).any()),
         "rank": rank,
         "probability": found.probability,
@@ -164,16 +175,15 @@ def summarise(
     """Returns plain data: recalls of answerable images, how many were accepted and right, pose errors.
 
     An accepted answer is right where its pose, the keyframe's or the verified one, is within the radius and
-    heading of a place. For the blocks of the bootstrap images without stamps are 0.1 s apart.
+    heading of a place.
     """
     names = ("answerable", "rank", "accepted", "error_m", "error_deg")
     answerable, rank, accepted, metres, degrees = (
         np.array([row[n] for row in rows]) for n in names
     )
-    stamps_ns = np.array([row["stamp_ns"] for row in rows], np.int64)
-    stamps_ns = np.where(stamped(stamps_ns), stamps_ns, STEP_NS * np.arange(len(rows)))
+    times_ns = np.array([row["time_ns"] for row in rows], np.int64)
     sizes = [len(list(of_one)) for _, of_one in groupby(row["recording"] for row in rows)]
-    resampler = Resampler(stamps_ns, list(pairwise([0, *np.cumsum(sizes).tolist()])), settings)
+    resampler = Resampler(times_ns, list(pairwise([0, *np.cumsum(sizes).tolist()])), settings)
     right = accepted & (metres <= options.radius_m) & (degrees <= options.heading_deg)
     hits = np.stack([(rank >= 0) & (rank < k) for k in RECALLS], axis=1)
     keys = tuple(f"recall_at_{k}" for k in RECALLS)

@@ -592,6 +592,34 @@ def test_evaluate_counts_what_the_map_answers(
     assert "sequence filter" in printed and f"40, of which {found['answerable']}" in printed
 
 
+@pytest.mark.slow
+def test_evaluate_takes_images_without_stamps_to_be_a_tenth_of_a_second_apart(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = tmp_path / "home.map", tmp_path / "folder"
+    folder.mkdir()
+    for i in range(40):  # what `bag` shows, as 7-Scenes
+        colour = 127 + 100 * np.sin([0.01 * i, 0.023 * i, 0.037 * i + 1])
+        image = np.full((32, 48, 3), colour, np.uint8)
+        cv2.imwrite(str(folder / f"frame-{i:06d}.color.png"), image[:, :, ::-1])
+        T = np.eye(4)
+        T[:3, 3] = STEP_M * i, 1.0, 0.5
+        np.savetxt(folder / f"frame-{i:06d}.pose.txt", T)
+    assert map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE) == 0
+    asked = ("--model", bundle, "--engine", "onnx", "--place-radius", "0.25", "--json")
+    capsys.readouterr()
+    found = []
+    lens = ("--option", "camera_matrix=40,40,24,16")
+    for source, option in ((bag, ()), (folder, (*lens, "--option", "map_frame=map"))):
+        assert map_verb("evaluate", path, source, *asked, *option) == 0
+        out, err = capsys.readouterr()
+        found.append(json.loads(out)["rows"])
+    assert "note: 40 images without stamps: taken as 0.1 s apart" in err
+    assert {row["stamp_ns"] for row in found[1]} == {None}
+    for key in ("probability", "rank", "accepted", "error_m"):
+        assert [row[key] for row in found[1]] == pytest.approx([row[key] for row in found[0]]), key
+
+
 def test_evaluate_writes_json_where_a_map_has_no_places(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,14 +5,14 @@ import pytest
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.places.map.keyframe import numbered
 from robot_vision.places.recognition.recogniser import RecogniserOptions
-from robot_vision.studies.map_answers import summarise
+from robot_vision.studies.map_answers import summarise, time_ns
 
 START = 1_700_000_000_000_000_000
 
 
 def rows(stamps_ns, recording):
     same = {"answerable": True, "rank": 0, "accepted": True, "error_m": 0.1, "error_deg": 1.0}
-    return [{**same, "recording": recording, "stamp_ns": stamp} for stamp in stamps_ns]
+    return [{**same, "recording": recording, "time_ns": time_ns(stamp)} for stamp in stamps_ns]
 
 
 @pytest.mark.parametrize(
