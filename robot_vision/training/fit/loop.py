@@ -143,17 +143,7 @@ def fit(
 
     state = StageState()
     if resume and (folder / LAST).is_file():
-        header, tensors = load_state(folder / LAST, optimiser.optimizer)
-        _require_same(header, train, folder)
-        state = StageState(**header["state"])
-        if scaler and header.get("scaler"):
-            scaler.load_state_dict(header["scaler"])
-        load_module(trainee, tensors["trainee"], folder / LAST)
-        if average is not None:
-            kept = with_constants(tensors["average"], network.state_dict())
-            average.load_state_dict({"step": state.step, "average": kept})
-        if stage.chooser is not None and "chooser" in tensors:
-            stage.chooser.load(tensors["chooser"])
+        state = _resumed(folder, trainee, optimiser.optimizer, average, scaler, stage, train)
         recorder.say(
             f"{stage.name}: resumed after {counted(state.epoch, 'epoch')} and "
             f"{counted(state.in_epoch, 'step')}"
@@ -204,22 +194,8 @@ def fit(
     ):
         while state.epoch < stage.epochs and not state.finished:
             epoch = state.epoch
-            if stage.chooser is not None:
-                chosen = list(stage.chooser.batches(epoch))
-                steps = len(chosen) * stage.epochs
-            else:
-                order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch, classes)
-                parts_of = (
-                    split_order(column, loop.batch_size, rank, world)
-                    for column in (order, times_drawn(order))
-                )
-                chosen = [{"index": i, "draw": n} for i, n in zip(*parts_of, strict=True)]
-                steps = per_epoch * stage.epochs
-            if not chosen:
-                raise ConfigError(
-                    f"{stage.name}: the training images make no batch for each of {world} processes: use "
-                    "fewer, or a smaller loop.batch_size"
-                )
+            chosen = _chosen(train, config, stage, epoch, classes, rank, world)
+            steps = stage.epochs * (per_epoch if stage.chooser is None else len(chosen))
             bar.epoch(epoch, state.in_epoch)
             model.train()
             pending: tuple[dict[str, Tensor], Tensor] | None = None
@@ -274,30 +250,14 @@ def fit(
                 with average.applied(network) if average else contextlib.nullcontext():
                     metrics, each = _validate(network, validation, train, heads, config, fabric)
                 entry["validation"], entry["score"] = metrics, scoring.score(metrics)
-                if not math.isfinite(entry["score"]):
-                    # Nothing in the validation images has a target: they cannot choose an epoch.
-                    entry["score"], state.best_epoch = None, epoch
-                    state.peak_epoch = epoch
+                if _is_kept(state, scoring, entry, each, epoch):
                     keep_best()
-                    if not warned:
-                        recorder.say(
-                            f"{stage.name}: no validation image has what the heads are measured by (a "
-                            "label of the training images, a pose, a place to find): the last epoch counts"
-                        )
+                if entry["score"] is None and not warned:
+                    recorder.say(
+                        f"{stage.name}: no validation image has what the heads are measured by (a "
+                        "label of the training images, a pose, a place to find): the last epoch counts"
+                    )
                     warned = True
-                elif not all(t.taught(epoch) for t in scoring.trainers.values()):
-                    pass  # its head would say nothing of what the loss teaches later
-                elif state.best_score is None or entry["score"] > state.best_score:
-                    state.best_score = entry["score"]
-                    state.peak_epoch = state.best_epoch = epoch
-                    state.peak = {head: numbers.tolist() for head, numbers in each.items()}
-                    keep_best()
-                else:
-                    peak = {head: np.array(numbers) for head, numbers in state.peak.items()}
-                    entry["noise"] = scoring.noise(each, peak)
-                    if entry["score"] >= state.best_score - entry["noise"]:
-                        state.best_epoch = epoch
-                        keep_best()
             elif validation is None and last:
                 state.best_epoch = epoch
                 keep_best()
@@ -350,9 +310,94 @@ def _require_same(header: Mapping[str, Any], train: Views, folder: Path) -> None
         )
 
 
+def _resumed(
+    folder: Path,
+    trainee: Trainee,
+    optimiser: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    scaler: Any,
+    stage: Stage,
+    train: Views,
+) -> StageState:
+    """Puts a stage's last checkpoint into what is trained; returns its state."""
+    header, tensors = load_state(folder / LAST, optimiser)
+    _require_same(header, train, folder)
+    state = StageState(**header["state"])
+    if scaler and header.get("scaler"):
+        scaler.load_state_dict(header["scaler"])
+    load_module(trainee, tensors["trainee"], folder / LAST)
+    if average is not None:
+        kept = with_constants(tensors["average"], trainee.network.state_dict())
+        average.load_state_dict({"step": state.step, "average": kept})
+    if stage.chooser is not None and "chooser" in tensors:
+        stage.chooser.load(tensors["chooser"])
+    return state
+
+
 def load_best(network: MultiHeadNetwork, folder: Path) -> None:
     """Puts a stage's best weights into a network."""
     load_module(network, load_tensors(folder / BEST), folder / BEST)
+
+
+def _chosen(
+    train: Views,
+    config: TrainingConfig,
+    stage: Stage,
+    epoch: int,
+    classes: str,
+    rank: int,
+    world: int,
+) -> list[dict[str, Tensor]]:
+    """Returns which samples this process's batches of an epoch have, at least one batch."""
+    loop = config.loop
+    if stage.chooser is not None:
+        chosen = list(stage.chooser.batches(epoch))
+    else:
+        order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch, classes)
+        index, draw = (
+            split_order(column, loop.batch_size, rank, world)
+            for column in (order, times_drawn(order))
+        )
+        chosen = [{"index": i, "draw": n} for i, n in zip(index, draw, strict=True)]
+    if not chosen:
+        raise ConfigError(
+            f"{stage.name}: the training images make no batch for each of {world} processes: use "
+            "fewer, or a smaller loop.batch_size"
+        )
+    return chosen
+
+
+def _is_kept(
+    state: StageState, scoring: Scoring, entry: dict[str, Any], each: dict[str, Array], epoch: int
+) -> bool:
+    """Says whether the weights of an epoch that was validated are the ones to keep so far.
+
+    Args:
+        state: gets the best score and the epoch to keep.
+        scoring: of the heads.
+        entry: of the history, with its `score`, which becomes None where it chooses nothing; gets `noise`
+            where the epoch is behind the best one.
+        each: the numbers of each validation sample, by head.
+        epoch: from 0.
+    """
+    if not math.isfinite(entry["score"]):
+        # Nothing in the validation images has a target: they cannot choose an epoch.
+        entry["score"] = None
+        state.peak_epoch = state.best_epoch = epoch
+        return True
+    if not all(t.taught(epoch) for t in scoring.trainers.values()):
+        return False  # its head would say nothing of what the loss teaches later
+    if state.best_score is None or entry["score"] > state.best_score:
+        state.best_score = entry["score"]
+        state.peak_epoch = state.best_epoch = epoch
+        state.peak = {head: numbers.tolist() for head, numbers in each.items()}
+        return True
+    peak = {head: np.array(numbers) for head, numbers in state.peak.items()}
+    entry["noise"] = scoring.noise(each, peak)
+    if entry["score"] < state.best_score - entry["noise"]:
+        return False
+    state.best_epoch = epoch
+    return True
 
 
 def _batches(
