@@ -294,7 +294,7 @@ def test_files_that_hold_no_poses_are_refused(tmp_path: Path) -> None:
 def test_poses_of_a_base_are_moved_to_the_camera(bag: Path, tmp_path: Path) -> None:
     file = tmp_path / "poses.txt"
     half = np.sqrt(0.5)
-    file.write_text(f"0.0 0 0 0 0 0 {half} {half}\n{9 * 10**9}.0 0 0 0 0 0 {half} {half}\n")
+    file.write_text(f"0.0 0 0 0 0 0 {half} {half}\n{2 * 10**9}.0 0 0 0 0 0 {half} {half}\n")
     asked = TruthRequest(
         pose_file=str(file), base_to_camera="1,0,0,0,0,0,1", max_gap_s=1e11, label_source="none"
     )
