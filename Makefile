@@ -102,7 +102,7 @@ test: dev-ready ## run every test
 	@$(python) -m pytest -n $(TEST_JOBS) --dist worksteal $(TEST_ARGS)
 
 .PHONY: test-fast
-test-fast: dev-ready ## run the tests that take under 90 seconds together
+test-fast: dev-ready ## run the quick tests: two minutes on two cores
 	@$(python) -m pytest -n $(TEST_JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
 
 .PHONY: test-core
