@@ -194,18 +194,19 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
     moved = parse_transform(args.base_to_camera)
     kinds = {head.kind for head, _ in bundle.spec.bound}
     from_topic = args.odometry not in ("none", "simulated")
-    for option, given, needed in (
-        ("--class-file", args.class_file, "classifier" in kinds or "a model with a classifier"),
-        ("--no-cells", args.no_cells, "cells" in kinds or "a model with cells"),
-        ("--base-to-camera", (moved != np.eye(4)).any(), from_topic or "--odometry TOPIC"),
+    for option, given, works, why in (
         (
-            "--memory-curve",
-            args.memory_curve,
-            not args.fit_class_file or "--fit-class-file left out",
+            "--class-file",
+            args.class_file,
+            "classifier" in kinds,
+            "without a model with a classifier",
         ),
+        ("--no-cells", args.no_cells, "cells" in kinds, "without a model with cells"),
+        ("--base-to-camera", (moved != np.eye(4)).any(), from_topic, "without --odometry TOPIC"),
+        ("--memory-curve", args.memory_curve, not args.fit_class_file, "with --fit-class-file"),
     ):
-        if given and needed is not True:
-            raise ConfigError(f"{option} has no effect without {needed}")
+        if given and not works:
+            raise ConfigError(f"{option} has no effect {why}")
     if "classifier" in bundle.spec.heads:
         _class_model(args, bundle.spec.heads["classifier"].labels)
     _pose_settings(args)

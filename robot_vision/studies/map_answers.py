@@ -89,14 +89,9 @@ def answers(
     return rows, left_out
 
 
-def has_stamp(stamp_ns: int) -> bool:
-    """Says whether it is known when a view was taken, and not only in which order."""
-    return bool(stamped(np.array(stamp_ns)))
-
-
 def time_ns(stamp_ns: int) -> int:
     """Returns when a view was taken: a filter that takes all to be of one moment lets nothing move."""
-    return stamp_ns if has_stamp(stamp_ns) else STEP_NS * number_of(stamp_ns)
+    return stamp_ns if stamped(stamp_ns) else STEP_NS * number_of(stamp_ns)
 
 
 def _row(
@@ -125,7 +120,7 @@ def _row(
     return {
         "name": view.name,
         "recording": view.source,
-        "stamp_ns": view.stamp_ns if has_stamp(view.stamp_ns) else None,
+        "stamp_ns": view.stamp_ns if stamped(view.stamp_ns) else None,
         "time_ns": time_ns(view.stamp_ns),
         "answerable": bool(len(positions) and right(*errors(positions, xyzw)).any()),
         "rank": rank,

@@ -382,7 +382,10 @@ def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
         (["--output", nowhere], "--output"),
         (["--no-cells"], "--no-cells has no effect without a model with cells"),
         (["--base-to-camera", "1,0,0,0,0,0,1"], "has no effect without --odometry TOPIC"),
-        (["--memory-curve", "x.svg", "--fit-class-file", "y.yaml"], "--fit-class-file left out"),
+        (
+            ["--memory-curve", "x.svg", "--fit-class-file", "y.yaml"],
+            "has no effect with --fit-class-file",
+        ),
         (["--model", str(cells), "--class-file", "no"], "without a model with a classifier"),
     ):
         assert main([*given, *wrong]) == 2

@@ -20,13 +20,14 @@ from robot_vision.evaluation.predict.samples import STEP_NS
 from robot_vision.evaluation.report.headlines import Number
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.pipeline import Pipeline
+from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.recognition.recogniser import RecogniserOptions
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import refuse_other_features
 from robot_vision.places.verification.verifier import Verifier
 from robot_vision.statistics.bootstrap import plain
-from robot_vision.studies.map_answers import RECALLS, answers, has_stamp, summarise
+from robot_vision.studies.map_answers import RECALLS, answers, summarise
 from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
@@ -40,7 +41,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.features and not args.verify:
         raise ConfigError("--features has no effect without --verify")
     views, frame_id, notes = recorded_views(args)
-    if unstamped := sum(not has_stamp(view.stamp_ns) for view in views):
+    if unstamped := sum(not stamped(view.stamp_ns) for view in views):
         text = f"{counted(unstamped, 'image')} without stamps: taken as {STEP_NS / SECOND_NS:g} s apart"
         notes = (*notes, text)
     for note in notes:

@@ -180,7 +180,7 @@ def _heading(r: Replaced) -> str:
 
 
 def _when(stamp_ns: int) -> str:
-    if not stamped(np.array([stamp_ns]))[0]:
+    if not stamped(stamp_ns):
         return "an image without stamp"
     at = datetime.fromtimestamp(stamp_ns / 1e9, timezone.utc)
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")

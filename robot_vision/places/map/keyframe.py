@@ -95,8 +95,8 @@ def numbered(number: int) -> int:
     return _UNSTAMPED + number
 
 
-def stamped(stamps_ns: NDArray[Any]) -> NDArray[np.bool_]:
-    """Returns which stamps are times (N,), and not of `numbered`."""
+def stamped(stamps_ns: NDArray[Any] | int) -> Any:
+    """Returns which stamps, one or (N,), are times and not of `numbered`: bool of the same shape."""
     stamps = np.asarray(stamps_ns, np.int64)
     return (stamps < _UNSTAMPED) | (stamps > _UNSTAMPED + _MOST_UNSTAMPED)
 

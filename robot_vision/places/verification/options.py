@@ -84,21 +84,15 @@ class VerificationOptions:
         """
         if not path:
             return cls()
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ConfigError(
-                f"features is {path!r}: there is no such file; robot-vision export --xfeat --out xfeat.onnx "
-                "makes one"
-            )
-        return cls("xfeat", str(file), ratio=XFEAT_RATIO)
+        return cls("xfeat", str(Path(path).expanduser()), ratio=XFEAT_RATIO)
 
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
             raise ConfigError(unknown("detector", self.detector, DETECTORS))
         if self.detector in LEARNED and not Path(self.detector_model).is_file():
             raise ConfigError(
-                f"Detector {self.detector} needs detector_model, an ONNX file; "
-                f"{self.detector_model!r} is none. sift needs no file"
+                f"Detector {self.detector} needs detector_model, an ONNX file; {self.detector_model!r} is no "
+                "such file; robot-vision export --xfeat --out xfeat.onnx makes xfeat's, and sift needs none"
             )
         limits: dict[str, tuple[float, float]] = {
             "max_features": (50, 20_000),

@@ -250,7 +250,7 @@ def fit(
                 with average.applied(network) if average else contextlib.nullcontext():
                     metrics, each = _validate(network, validation, train, heads, config, fabric)
                 entry["validation"], entry["score"] = metrics, scoring.score(metrics)
-                if _is_kept(state, scoring, entry, each, epoch):
+                if _take_score(state, scoring, entry, each, epoch):
                     keep_best()
                 if entry["score"] is None and not warned:
                     recorder.say(
@@ -367,10 +367,10 @@ def _chosen(
     return chosen
 
 
-def _is_kept(
+def _take_score(
     state: StageState, scoring: Scoring, entry: dict[str, Any], each: dict[str, Array], epoch: int
 ) -> bool:
-    """Says whether the weights of an epoch that was validated are the ones to keep so far.
+    """Notes what an epoch scored; returns whether its weights are the ones to keep so far.
 
     Args:
         state: gets the best score and the epoch to keep.
