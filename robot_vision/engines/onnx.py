@@ -103,7 +103,6 @@ class OnnxEngine:
         )
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """See `Engine.run`."""
         try:
             if self._bound:
                 outputs = self._bound.run(batch)
@@ -114,7 +113,6 @@ class OnnxEngine:
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._session = self._bound = None
 
 

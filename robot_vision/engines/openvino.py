@@ -134,7 +134,6 @@ class OpenVinoEngine:
             return self._compiled[size]
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """See `Engine.run`."""
         compiled = self._graph_for(len(batch))
         request = compiled.requests.get()
         try:
@@ -153,5 +152,4 @@ class OpenVinoEngine:
             compiled.requests.put(request)
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._compiled = {}

@@ -61,7 +61,6 @@ class OverlappingEngine:
         return STREAMS if self._seconds and max(self._seconds.values()) <= ALONE_S else 1
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """See `Engine.run`."""
         with self._lock:
             self._note()
             alone = time.monotonic() - self._overlapped > SHORTLY_S
@@ -99,7 +98,6 @@ class OverlappingEngine:
             self._shared = made
 
     def close(self) -> None:
-        """See `Engine.close`."""
         if self._making is not None:
             self._making.join()
         if self._shared is not None:

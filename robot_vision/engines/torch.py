@@ -74,7 +74,6 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """See `Engine.run`."""
         try:
             images = torch.from_numpy(batch)
             kind = self.device.partition(":")[0]
@@ -103,7 +102,6 @@ class TorchEngine:
         return torch.cuda.stream(self._streams.own)
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._network = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()

@@ -131,7 +131,6 @@ class BlockStorage(Storage):
                 self._look(block)
 
     def times(self) -> dict[str, Times]:
-        """See `Storage`."""
         found: dict[str, list[Times]] = {channel.topic: [] for channel in self.channels.values()}
         for block in self.blocks:
             for number, times in block.times.items():
@@ -142,7 +141,6 @@ class BlockStorage(Storage):
     def parts(
         self, topics: Collection[str], from_ns: int | None, until_ns: int | None
     ) -> list[StoragePart]:
-        """See `Storage`."""
         numbers = {n for n, channel in self.channels.items() if channel.topic in topics}
         # Without promises, which would show that a chunk's index leaves something out, all chunks are read.
         believed = self.promised is not None
@@ -168,7 +166,6 @@ class BlockStorage(Storage):
         return found
 
     def fetch(self, block: int, inner: int) -> memoryview:
-        """See `Storage`."""
         chunk = self._block_at(block)
         if chunk is None:  # outside chunks; a message has its length before it
             return self._message_at(memoryview(self.read(block + inner, None)), 0)

@@ -60,7 +60,6 @@ class SqliteFile(Storage):
             self._find_rows(database)
 
     def times(self) -> dict[str, Times]:
-        """See `Storage`."""
         found: dict[str, Times] = {c.topic: np.zeros(0, np.int64) for c in self.channels.values()}
         for number, channel in self.channels.items():
             rows = self._rows[self._rows[:, 1] == number]
@@ -70,7 +69,6 @@ class SqliteFile(Storage):
     def parts(
         self, topics: Collection[str], from_ns: int | None, until_ns: int | None
     ) -> list[StoragePart]:
-        """See `Storage`."""
         numbers = [n for n, channel in self.channels.items() if channel.topic in topics]
         rows = self._rows[np.isin(self._rows[:, 1], numbers)]
         if from_ns is not None:
@@ -83,7 +81,6 @@ class SqliteFile(Storage):
         return [StoragePart(int(rows[0, 2]), lambda: self._messages(rows))]
 
     def fetch(self, block: int, inner: int) -> bytes:
-        """See `Storage`."""
         if self._open is None:
             self._open = self._connect()
         try:
@@ -92,7 +89,6 @@ class SqliteFile(Storage):
             raise ValueError(str(error)) from error
 
     def close(self) -> None:
-        """See `Storage`."""
         if self._open is not None:
             self._open.close()
             self._open = None

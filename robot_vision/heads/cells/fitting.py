@@ -28,11 +28,9 @@ class CellsFitter(Fitter[CellsSpec]):
     }
 
     def truth(self, part: str) -> str:
-        """See `Fitter.truth`."""
         return "pose"
 
     def fit(self, part: str, material: Fit[CellsSpec], options: Any) -> Fitted:
-        """See `Fitter.fit`."""
         spec = material.spec
         rows, positions, true = _truth(material.truth, spec)
         self.require(part, int(rows.sum()), MIN_POSED, "images with a true pose")
@@ -60,7 +58,6 @@ class CellsFitter(Fitter[CellsSpec]):
         return found
 
     def tune(self, material: Fit[CellsSpec]) -> Fitted:
-        """See `Fitter.tune`."""
         rows, _, true = _truth(material.truth, material.spec)
         z = np.asarray(material.outputs[self.key("cell_logits")], np.float64)[rows]
         before = np.exp(log_probabilities(z))

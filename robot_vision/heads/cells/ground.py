@@ -91,20 +91,16 @@ class Plane(Ground):
         self.points[:, list(PLANES[plane])] = self.centres
 
     def positions(self, xyz: Array) -> Array:
-        """See `Ground`."""
         return xyz[:, list(PLANES[self.plane])]
 
     def distances(self, places: Array) -> Array:
-        """See `Ground`."""
         return squares.distances(places, self.corners)
 
     def nearest(self, places: Array) -> tuple[NDArray[np.int64], Array]:
-        """See `Ground`."""
         away = self.distances(places)
         return away.argmin(axis=1), away.min(axis=1)
 
     def apart(self, a: Array, b: Array) -> Array:
-        """See `Ground`."""
         return np.asarray(np.linalg.norm(a - b, axis=-1))
 
     def expected(self, probabilities: NDArray[Any]) -> Array:
@@ -141,11 +137,9 @@ class Earth(Ground):
         return earth_normals(xyz)
 
     def distances(self, places: Array) -> Array:
-        """See `Ground`."""
         return self.squares.distances(places)
 
     def nearest(self, places: Array) -> tuple[NDArray[np.int64], Array]:
-        """See `Ground`."""
         return self.squares.nearest(places)
 
     def apart(self, a: Array, b: Array) -> Array:

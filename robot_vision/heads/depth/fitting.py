@@ -47,7 +47,6 @@ class DepthFitter(Fitter[DepthSpec]):
         return f"image:{self.head.name}"
 
     def fit(self, part: str, material: Fit[DepthSpec], options: Any) -> Fitted:
-        """See `Fitter.fit`."""
         asked = _Asked(self, material)
         self.require("depth", len(asked.images), MIN_IMAGES, "images with true depths")
         scale, scores, judgement = asked.scaled()
@@ -67,7 +66,6 @@ class DepthFitter(Fitter[DepthSpec]):
         return found
 
     def tune(self, material: Fit[DepthSpec]) -> Fitted:
-        """See `Fitter.tune`."""
         asked = _Asked(self, material)
         if not asked.images:
             nothing = "no image has a true depth within the head's range"

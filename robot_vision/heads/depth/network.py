@@ -86,7 +86,6 @@ class Pyramid(DepthModule):
         self.last = nn.Conv2d(width, 2, 3, padding=1)
 
     def numbers(self, *maps: Tensor) -> Tensor:
-        """See `DepthModule.numbers`."""
         coarsest = maps[-1]
         x = self.laterals[-1](self.dropout(coarsest))
         x = x + self.pooled(coarsest.mean(dim=(2, 3)))[:, :, None, None]
@@ -119,7 +118,6 @@ class Folded(DepthModule):
         self.unfold = nn.Conv2d(width, 4 * 2, 1)
 
     def numbers(self, *maps: Tensor) -> Tensor:
-        """See `DepthModule.numbers`."""
         coarsest = maps[-1]
         added = [lateral(x) for lateral, x in zip(self.laterals, maps[1:-1], strict=False)]
         if len(maps) > 1:

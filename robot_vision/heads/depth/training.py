@@ -75,7 +75,6 @@ class DepthTrainer(Trainer[DepthSpec]):
         }
 
     def module(self, spec: DepthSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.depth.network import MODULES
 
         return MODULES[spec.decoder](spec, shapes)
@@ -155,13 +154,11 @@ class DepthTrainer(Trainer[DepthSpec]):
         return 1 - metrics["abs_rel"] / reference if metrics.get("images") else None
 
     def shares(self, each: NDArray[np.float64], reference: Any) -> NDArray[np.float64]:
-        """See `Trainer.shares`."""
         return np.asarray(1 - each[:, 0] / reference, np.float64)
 
     def run_baselines(
         self, names: Sequence[str], seen: Features, asked: Features, spec: DepthSpec, seed: int
     ) -> dict[str, Metrics]:
-        """See `Trainer.run_baselines`."""
         found = {}
         for name in names:
             if name == "constant":

@@ -63,7 +63,6 @@ class DronetTrainer(Trainer[DronetSpec]):
     takes = "steering and collision"
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> DronetSpec:
-        """See `Trainer.spec`."""
         return from_mapping(DronetSpec, f"network.{self.name}", settings)
 
     def words(self) -> tuple[str, ...]:
@@ -89,7 +88,6 @@ class DronetTrainer(Trainer[DronetSpec]):
                 )
 
     def check_epochs(self, epochs: int) -> None:
-        """See `Trainer.check_epochs`."""
         start = self._start_epoch
         if self.settings.loss == "dronet" and epochs <= start + 1:
             raise ConfigError(
@@ -124,7 +122,6 @@ class DronetTrainer(Trainer[DronetSpec]):
         return found
 
     def module(self, spec: DronetSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.dronet.network import DronetModule
 
         return DronetModule(spec, shapes[0])
@@ -150,7 +147,6 @@ class DronetTrainer(Trainer[DronetSpec]):
                     module.linear.bias[i].copy_(mean)
 
     def untrained(self, pretrained: bool, images: int) -> str:
-        """See `Trainer.untrained`."""
         return "" if pretrained else super().untrained(pretrained, images)
 
     def measure(
@@ -211,7 +207,6 @@ class DronetTrainer(Trainer[DronetSpec]):
     def run_baselines(
         self, names: Sequence[str], seen: Features, asked: Features, spec: DronetSpec, seed: int
     ) -> dict[str, Metrics]:
-        """See `Trainer.run_baselines`."""
         turn, hit = (_numpy(seen.targets[word]) for word in WORDS)
         turn, hit, count = turn[np.isfinite(turn)], hit[np.isfinite(hit)], len(asked)
         said: dict[str, tuple[Any, Any]] = {

@@ -50,7 +50,6 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
     }
 
     def truth(self, part: str) -> str:
-        """See `Fitter.truth`."""
         return f"image:{self.head.name}"
 
     def knows(self, spec: SegmentationSpec, value: Any) -> bool:
@@ -58,7 +57,6 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
         return value is not None and spec.confidence
 
     def fit(self, part: str, material: Fit[SegmentationSpec], options: Any) -> Fitted:
-        """See `Fitter.fit`."""
         pixels = _Pixels(material, self.key("thin_logits"))
         self.require(part, int(pixels.images.sum()), MIN_IMAGES, "images with true classes")
         now = float(material.constants["temperature"])
@@ -73,7 +71,6 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
         return found.with_temperature(fitted)
 
     def tune(self, material: Fit[SegmentationSpec]) -> Fitted:
-        """See `Fitter.tune`."""
         pixels = _Pixels(material, self.key("thin_logits"))
         if not pixels.images.any():
             return Fitted({"temperature": 1.0}, {}, {}, 0, "no image has a true class of the model")

@@ -36,15 +36,12 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
     }
 
     def example(self) -> SegmentationSpec:
-        """See `Head.example`."""
         return SegmentationSpec(("a", "b", "c"), height=12, width=16)
 
     def taps(self, spec: SegmentationSpec) -> tuple[Tap, ...]:
-        """See `Head.taps`."""
         return tuple(Tap(kind="map", stride=stride) for stride in spec.strides)
 
     def outputs(self, spec: SegmentationSpec, several: EpistemicSpec | None) -> dict[str, Output]:
-        """See `Head.outputs`."""
         found = {self.key("class_ids"): Output(spec.size, "uint8", "share")}
         if spec.confidence:
             found[self.key("class_confidence")] = Output(spec.size, "uint8", "relative", _ROUNDED)
@@ -64,7 +61,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
         return decode
 
     def topics(self, spec: SegmentationSpec | None) -> Sequence[Topic]:
-        """See `Head.topics`."""
         found = [topics.mask_topic(self.topic(topics.MASK), self.key("class_ids"))]
         if spec is None or spec.confidence:
             name = self.topic(topics.CONFIDENCE)
@@ -72,7 +68,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
         return (*found, topics.calibration_topic(self.topic(topics.CALIBRATION)))
 
     def latched(self, spec: SegmentationSpec | None) -> Sequence[Latched]:
-        """See `Head.latched`."""
         return (topics.label_topic(self.topic(topics.LABELS), spec.labels if spec else ()),)
 
     def draw(
@@ -82,7 +77,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
         spec: SegmentationSpec,
         options: Any,
     ) -> None:
-        """See `Head.draw`."""
         draw_mask(canvas, answer, spec, "" if self.name == self.kind else f"{self.name} ")
 
     def json(
@@ -107,7 +101,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
         return found
 
     def heading(self, spec: SegmentationSpec) -> str:
-        """See `Head.heading`."""
         return "pixels" if self.name == self.kind else self.name
 
     def cell(self, answer: Segmentation, spec: SegmentationSpec, options: Any) -> str:
@@ -117,18 +110,15 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
         return ", ".join(f"{spec.labels[i]} {100 * shares[i]:.0f}%" for i in order if shares[i])
 
     def about(self, spec: SegmentationSpec) -> str:
-        """See `Head.about`."""
         shown = ", ".join(spec.labels[:8]) + (", ..." if len(spec.labels) > 8 else "")
         size = f"{spec.width} x {spec.height} pixels, " if spec.height else ""
         return f"{size}{counted(len(spec.labels), 'class', 'classes')} ({shown}), decoder `{spec.decoder}`"
 
     def columns(self, spec: SegmentationSpec) -> Mapping[str, Column]:
-        """See `Head.columns`."""
         words = ("class_ids", "class_confidence") if spec.confidence else ("class_ids",)
         return {self.key(word): Column(spec.size, "uint8", stream=True) for word in words}
 
     def pack(self, answer: Segmentation) -> dict[str, Any]:
-        """See `Head.pack`."""
         row = {self.key("class_ids"): answer.class_ids}
         if answer.confidence is not None:
             row[self.key("class_confidence")] = answer.confidence
@@ -137,7 +127,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
     def unpack(
         self, row: Mapping[str, Any], spec: SegmentationSpec, material: Material
     ) -> Segmentation:
-        """See `Head.unpack`."""
         return Segmentation(row[self.key("class_ids")], row.get(self.key("class_confidence")))
 
 

@@ -297,11 +297,9 @@ class SegmentationJudge(Judge):
         return _rows(facts.get("labels", ()))
 
     def score(self, frames: Frames, facts: Mapping[str, Any]) -> Columns:
-        """See `Judge.score`."""
         return score_frames(frames, facts["labels"], facts["stride"])
 
     def sections(self) -> Sequence[Section]:
-        """See `Judge.sections`."""
         return (SEGMENTATION, CLASSES)
 
     def certify(

@@ -95,11 +95,9 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
         return replace(found, height=height, width=width)
 
     def dense(self, spec: SegmentationSpec) -> dict[str, Dense]:
-        """See `Trainer.dense`."""
         return {self.word(): Dense(spec.size, "uint8", NO_CLASS)}
 
     def module(self, spec: SegmentationSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.segmentation.network import SegmentationModule
 
         return SegmentationModule(spec, shapes)
@@ -161,7 +159,6 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
         spec: SegmentationSpec,
         seed: int,
     ) -> dict[str, Metrics]:
-        """See `Trainer.run_baselines`."""
         count = len(spec.labels)
         tally = np.zeros((count, *spec.size), np.int64)
         for true in seen.targets[TRUTH]:

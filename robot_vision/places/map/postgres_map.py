@@ -171,11 +171,9 @@ class PostgresMap(TableMap):
 
     @property
     def revision(self) -> int:
-        """See `base.PlaceMap`."""
         return self._revision_of(self._all(_REVISION))
 
     def remove(self, ids: Ids) -> int:
-        """See `base.PlaceMap`."""
         with self._transaction() as connection:
             return self._remove(connection, ids)
 
@@ -193,7 +191,6 @@ class PostgresMap(TableMap):
         return len(gone)
 
     def evidence(self) -> dict[int, bytes]:
-        """See `base.PlaceMap`."""
         with self._using() as connection:
             there = self._fetch(
                 connection, "SELECT to_regclass(%s)::text", [f"{self.address.schema}.evidence"]
@@ -208,7 +205,6 @@ class PostgresMap(TableMap):
     def revise(
         self, remove: Ids, add: Sequence[Added], evidence: Mapping[int, bytes] | None = None
     ) -> list[int]:
-        """See `base.PlaceMap`."""
         for new in add:
             check(new.keyframe, self.info.dimension)
         with self._transaction() as connection:
@@ -227,7 +223,6 @@ class PostgresMap(TableMap):
         return ids
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `base.PlaceMap`."""
         kind = server.vector_type(self.info.descriptor_dtype)
         return self._sums(
             self._all(
@@ -237,7 +232,6 @@ class PostgresMap(TableMap):
         )
 
     def changes(self, since: int) -> Changes:
-        """See `base.PlaceMap`."""
         with self._using() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             revision = self._revision_of(self._fetch(connection, _REVISION))
@@ -254,7 +248,6 @@ class PostgresMap(TableMap):
         return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
-        """See `base.PlaceMap`."""
         with self._transaction() as connection:
             for number, data in structures.items():
                 done = self._fetch(
@@ -267,12 +260,10 @@ class PostgresMap(TableMap):
                     raise self._no_keyframe(number)
 
     def structure(self, keyframe_id: int) -> bytes | None:
-        """See `base.PlaceMap`."""
         rows = self._all("SELECT data FROM {s}.structure WHERE id = %s", [int(keyframe_id)])
         return self._bytes(rows[0][0]) if rows else None
 
     def structure_ids(self) -> NDArray[np.int64]:
-        """See `base.PlaceMap`."""
         return self._numbers(self._all("SELECT id FROM {s}.structure ORDER BY id"))
 
     def check(self) -> None:
@@ -326,7 +317,6 @@ class PostgresMap(TableMap):
         return ids, similarities
 
     def close(self) -> None:
-        """See `base.PlaceMap`."""
         with self._lock:
             self._closed = True
             self._connection.close()

@@ -124,12 +124,10 @@ class SqliteMap(TableMap):
 
     @property
     def revision(self) -> int:
-        """See `base.PlaceMap`."""
         with self._using() as db:
             return self._now(db)
 
     def remove(self, ids: Ids) -> int:
-        """See `base.PlaceMap`."""
         with self._transaction() as (db, revision):
             return self._remove(db, ids, revision)
 
@@ -149,7 +147,6 @@ class SqliteMap(TableMap):
         return removed
 
     def evidence(self) -> dict[int, bytes]:
-        """See `base.PlaceMap`."""
         with self._reading() as db:
             if not _has_evidence(db):
                 return {}
@@ -162,7 +159,6 @@ class SqliteMap(TableMap):
     def revise(
         self, remove: Ids, add: Sequence[Added], evidence: Mapping[int, bytes] | None = None
     ) -> list[int]:
-        """See `base.PlaceMap`."""
         for new in add:
             check(new.keyframe, self.info.dimension)
         with self._transaction() as (db, revision):
@@ -179,11 +175,9 @@ class SqliteMap(TableMap):
         return ids
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `base.PlaceMap`."""
         return self._sums(self._all("SELECT id, crc FROM descriptor ORDER BY id"))
 
     def changes(self, since: int) -> Changes:
-        """See `base.PlaceMap`."""
         with self._reading() as db:
             revision = self._now(db)
             added, removed = (
@@ -197,7 +191,6 @@ class SqliteMap(TableMap):
             return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
-        """See `base.PlaceMap`."""
         if not structures:
             return
         with self._transaction(changes_places=False) as (db, _):
@@ -211,15 +204,12 @@ class SqliteMap(TableMap):
                 )
 
     def structure(self, keyframe_id: int) -> bytes | None:
-        """See `base.PlaceMap`."""
         return self._blobs("structure", [int(keyframe_id)]).get(int(keyframe_id))
 
     def structure_ids(self) -> NDArray[np.int64]:
-        """See `base.PlaceMap`."""
         return self._numbers(self._all("SELECT id FROM structure ORDER BY id"))
 
     def check(self) -> None:
-        """See `base.PlaceMap`."""
         with self._using() as db:
             check_pages(db, self.path)
         keyframes = self._one("SELECT count(*) FROM keyframe")[0]
@@ -248,7 +238,6 @@ class SqliteMap(TableMap):
             empty_log(db)
 
     def close(self) -> None:
-        """See `base.PlaceMap`."""
         with self._lock:
             db, self._db = self._db, None
             if db is not None:

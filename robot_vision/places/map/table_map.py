@@ -42,22 +42,18 @@ class TableMap(PlaceMap):
         self.close()
 
     def add(self, keyframe: Keyframe) -> int:
-        """See `base.PlaceMap`."""
         return self.add_many([keyframe])[0]
 
     def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
-        """See `base.PlaceMap`."""
         given = list(keyframes)
         for keyframe in given:
             check(keyframe, self.info.dimension)
         return self._insert_all(given) if given else []
 
     def get(self, keyframe_id: int) -> Keyframe:
-        """See `base.PlaceMap`."""
         return next(self.keyframes([keyframe_id]))
 
     def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
-        """See `base.PlaceMap`."""
         wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
         while chunk := list(islice(wanted, self.chunk)):
             rows = self._rows(chunk)
@@ -68,7 +64,6 @@ class TableMap(PlaceMap):
                     raise self._no_keyframe(number)
 
     def poses(self) -> MapPoses:
-        """See `base.PlaceMap`."""
         rows = self._pose_rows()
         numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
         return MapPoses(
@@ -81,7 +76,6 @@ class TableMap(PlaceMap):
         )
 
     def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `base.PlaceMap`."""
         if ids is None:
             wanted = self._ids()
             self._refuse_count(len(wanted))
@@ -98,7 +92,6 @@ class TableMap(PlaceMap):
         return found[:count], result[:count]
 
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
-        """See `base.PlaceMap`."""
         self.set_structures({keyframe_id: structure})
 
     def _numbers(self, rows: list[Row]) -> NDArray[np.int64]:
