@@ -194,9 +194,8 @@ def tapped(name: str, nodes: tuple[str, ...], initialise: bool = True) -> nn.Mod
         return copy.deepcopy(cut)
     full = build(name, initialise)
     state = full.state_dict()
-    if (
-        not cut.state_dict().keys() <= state.keys()
-    ):  # a table that arises on the way, and is no weight
+    # A table that arises on the way, and is no weight
+    if not cut.state_dict().keys() <= state.keys():
         return create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
     body = copy.deepcopy(cut)
     body.load_state_dict({key: state[key] for key in body.state_dict()}, assign=True)
@@ -303,11 +302,8 @@ def _stages(model: nn.Module, taps: Mapping[str, str]) -> tuple[str, ...]:
     stages: list[str] = []
     for name, child in model.named_children():
         parts = [f"{name}.{i}" for i, _ in child.named_children()]
-        split = name in (
-            "features",
-            "layers",
-            "classifier",
-        )  # flat networks: the parts are the stages
+        # Flat networks: the parts are the stages
+        split = name in ("features", "layers", "classifier")
         stages += [s for s in (parts if split else [name]) if s in taps]
     return tuple(stages)
 

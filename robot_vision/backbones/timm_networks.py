@@ -258,9 +258,8 @@ def resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if given.dim() != 3 or wanted.dim() != 3 or given.shape[2] != wanted.shape[2]:
         return found
     prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
-    if (
-        round((given.shape[1] - prefix) ** 0.5) ** 2 == given.shape[1] - prefix
-    ):  # a square, as trained
+    # A square, as trained
+    if round((given.shape[1] - prefix) ** 0.5) ** 2 == given.shape[1] - prefix:
         found["pos_embed"] = package().layers.resample_abs_pos_embed(
             given, new_size=list(model.patch_embed.grid_size), num_prefix_tokens=prefix
         )

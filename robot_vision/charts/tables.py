@@ -13,10 +13,8 @@ from html import escape, unescape
 
 _MOST_COLUMNS = 12  # that can be sorted by
 _LEAST_ROWS = 3
-_WIDE, _DENSE = (
-    4,
-    6,
-)  # columns; tables of more are in small print on phones, or have intervals below
+# Columns; tables of more are in small print on phones, or have intervals below
+_WIDE, _DENSE = (4, 6)
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _INTERVAL = re.compile(r"\s*(\[[^\]]*\]|\([-+.\de]+ to [-+.\de]+\))")
 

@@ -55,9 +55,8 @@ def dropout_masks(passes: int, units: int, rate: float, seed: int) -> Tensor:
         (S, C), float32, on the CPU.
     """
     assert passes >= 2 and 0 < rate < 1
-    random = np.random.RandomState(
-        seed
-    )  # its stream is frozen: NumPy promises that of no Generator
+    # Its stream is frozen: NumPy promises that of no Generator
+    random = np.random.RandomState(seed)
     expected = rate * passes
     dropped = np.floor(expected) + (random.random_sample(units) < expected % 1.0)
     dropped = np.minimum(dropped, passes - 1)  # each unit is kept at least once

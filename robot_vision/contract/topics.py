@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from robot_vision.geometry.intrinsics import Intrinsics
     from robot_vision.images.window import Window
 
-Row = tuple[
-    int, int
-]  # an image's stamp in nanoseconds, and its number among the images of that stamp
+# An image's stamp in nanoseconds, and its number among the images of that stamp
+Row = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,8 @@ class FloorPlan:
         f = pixels_per_m * _EYE_M
         camera = Camera(int(width), int(height), f, f, (width - 1) / 2, (height - 1) / 2)
         T_map_camera = np.eye(4)
-        T_map_camera[:3, :3] = np.diag(
-            [1.0, -1.0, -1.0]
-        )  # x to the right, y up the page, looking down
+        # x to the right, y up the page, looking down
+        T_map_camera[:3, :3] = np.diag([1.0, -1.0, -1.0])
         T_map_camera[:3, 3] = [*(low + high) / 2, _EYE_M]
         image, rooms = Renderer(world, camera).render_with_rooms(T_map_camera)
         image[rooms < 0] = _PAPER

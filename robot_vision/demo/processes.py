@@ -15,9 +15,8 @@ from pathlib import Path
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.files.processes import die_with_parent
 
-MAX_DOMAIN = (
-    101  # the ports of higher ones run into those that Linux hands out to outgoing connections
-)
+# The ports of higher ones run into those that Linux hands out to outgoing connections
+MAX_DOMAIN = 101
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 _STOP_S = 5.0
 

@@ -47,9 +47,8 @@ def draft_of(path: Path, sync: bool = False, alone: bool = False) -> Iterator[Pa
                 os.fsync(handle)
             finally:
                 os.close(handle)
-        part.chmod(
-            0o666 & ~current_umask()
-        )  # some writers make files that only their owner can read
+        # Some writers make files that only their owner can read
+        part.chmod(0o666 & ~current_umask())
         part.replace(path)
     finally:
         with contextlib.suppress(OSError):

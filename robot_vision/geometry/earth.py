@@ -19,9 +19,8 @@ FALSE_NORTHING_M = 1e7
 # WGS 84: the greater half axis in metres, the flattening, and the square of the eccentricity.
 _A, _F = 6378137.0, 1 / 298.257223563
 _E2 = _F * (2 - _F)
-EARTH = (
-    "earth"  # frame of positions from the middle of the earth (REP 105), and word for such a datum
-)
+# Frame of positions from the middle of the earth (REP 105), and word for such a datum
+EARTH = "earth"
 FARTHEST_M = 1e6  # from a datum: what nobody means; far beyond it a plane folds over
 RADIUS_M = 6371008.8  # mean radius (IUGG), of a sphere on which distances are measured
 

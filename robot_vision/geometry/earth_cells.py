@@ -90,12 +90,8 @@ class EarthCells:
 
     def _edges(self, axes: Array, size: Array) -> Array:
         found = []
-        for axis, end in (
-            (2, 0),
-            (1, 1),
-            (2, 1),
-            (1, 0),
-        ):  # low row, high column, high row, low column
+        # Low row, high column, high row, low column
+        for axis, end in ((2, 0), (1, 1), (2, 1), (1, 0)):
             angle = ((self.cells[:, axis + 1] + end) * size - 0.5) * (np.pi / 2)
             sign = 1.0 - 2 * end
             found.append(

@@ -16,9 +16,8 @@ Array = NDArray[np.float64]
 BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
 REGULAR = 2.5  # times the usual period: a gap within it is no interruption ...
 LONGEST_S = 2.5  # ... nor one beyond it, of which nobody knows what the way was
-HOLD = (
-    1.5  # usual periods that one counts for which hardly moved in the last: a correction of drift
-)
+# Usual periods that one counts for which hardly moved in the last: a correction of drift
+HOLD = 1.5
 _REST_M, _REST_COSINE = 0.05, np.cos(np.radians(2.0) / 2)
 _GAPS, _FEWEST = 20, 3  # neighbouring ones that tell the period
 MAX_SAMPLES = 20_000  # bounds memory at any rate; 100 s of a 200 Hz odometry

@@ -28,9 +28,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_FORMAT = re.compile(
-    r"\s*(\w+)\s*;"
-)  # compressed_image_transport: `ENCODING; CODEC compressed TARGET`
+# Of compressed_image_transport: `ENCODING; CODEC compressed TARGET`
+_FORMAT = re.compile(r"\s*(\w+)\s*;")
 
 
 def decode_compressed(

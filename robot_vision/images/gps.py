@@ -11,12 +11,8 @@ from robot_vision.images.orientation import exif_at
 
 _GPS = 0x8825
 _ASCII, _RATIONAL = 2, 5
-_LATITUDE, _LONGITUDE, _ALTITUDE, _DIRECTION = (
-    2,
-    4,
-    6,
-    17,
-)  # the tag before each says its sign or its kind
+# The tag before each says its sign or its kind
+_LATITUDE, _LONGITUDE, _ALTITUDE, _DIRECTION = (2, 4, 6, 17)
 _BELOW = (b"\1", b"\3")  # the reference, of which EXIF 3.0 has two
 
 

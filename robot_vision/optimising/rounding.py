@@ -24,9 +24,8 @@ _TOGETHER = 4  # inputs that kernels keep side by side, whichever two of them th
 _SHARES = np.geomspace(1, 0.45, 9)
 _DAMPING = 0.01
 _MOST = 1024  # weights whose inputs' moments are looked at together
-_SOON = (
-    32  # of them, that get an error at once; the others get those of all of these in one product
-)
+# How many of them get an error at once; the others get the errors of these in one product
+_SOON = 32
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]

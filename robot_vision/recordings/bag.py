@@ -160,9 +160,8 @@ class BagSource(Source):
         stamps = StampNotes(self._bag)
         for record in self._bag.raw(topics, self._from_ns, self._until_ns):
             if record.topic in self.topics:
-                with contextlib.suppress(
-                    SourceError
-                ):  # what has no header is counted by who plays it
+                # What has no header is counted by who plays it
+                with contextlib.suppress(SourceError):
                     stamps.add(record.topic, self._bag.header(record), record.log_ns)
             try:
                 data = self._bag.cdr(record)

@@ -17,10 +17,8 @@ from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.recordings.recording_folder import BAG_SUFFIXES, is_bag
 from robot_vision.recordings.video import VIDEO_SUFFIXES, VideoSource
 
-RATES_HZ = (
-    1e-3,
-    1e6,
-)  # of images without stamps: whole nanoseconds apart, and in messages' 32 bits of seconds
+# Of images without stamps: whole nanoseconds apart, and in messages' 32 bits of seconds
+RATES_HZ = (1e-3, 1e6)
 
 
 def open_source(

@@ -105,9 +105,8 @@ def check_folder(folder: Path, config: TrainingConfig, resume: bool) -> None:
 
 def claim_folder(folder: Path, config: TrainingConfig) -> None:
     """Writes the resolved configuration, where it does not exist yet."""
-    from robot_vision.training.fit.checkpoint import (
-        write_whole,  # imports torch, which takes seconds
-    )
+    # Imports torch, which takes seconds
+    from robot_vision.training.fit.checkpoint import write_whole
 
     if not (folder / CONFIG).is_file():
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)

@@ -33,9 +33,8 @@ from robot_vision.text.counts import counted
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 _LAST_START_S = 2e9  # stamps count seconds in 32 bits, which end at 2.147e9
-_TOPIC = re.compile(
-    r"(/?[A-Za-z_][A-Za-z0-9_]*)+"
-)  # https://design.ros2.org/articles/topic_and_service_names.html
+# https://design.ros2.org/articles/topic_and_service_names.html
+_TOPIC = re.compile(r"(/?[A-Za-z_][A-Za-z0-9_]*)+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

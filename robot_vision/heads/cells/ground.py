@@ -23,13 +23,8 @@ from robot_vision.geometry.squares import PLANES
 Array = NDArray[np.float64]
 
 RADII = (0.5, 1.0, 2.0, 5.0)  # metres
-EARTH_RADII = (
-    1e3,
-    25e3,
-    200e3,
-    750e3,
-    2500e3,
-)  # street, city, region, country, continent, as in PlaNet
+# Street, city, region, country, continent, as in PlaNet
+EARTH_RADII = (1e3, 25e3, 200e3, 750e3, 2500e3)
 _NEAR_GROUND_M = 100e3
 
 

@@ -91,10 +91,8 @@ class SoftCells(nn.Module):
         depth = torch.einsum("ni,kei->nke", normals, self.edges).clamp(-1, 1).asin() * RADIUS_M
         # Great circles go round the earth: on its other side one is between the same edges.
         other_side = (normals @ self.centres.T < 0).unsqueeze(-1)
-        low, high = (
-            depth[..., [3, 0]],
-            depth[..., [1, 2]],
-        )  # edges: low row, high column, high row, low column
+        # Edges: low row, high column, high row, low column
+        low, high = (depth[..., [3, 0]], depth[..., [1, 2]])
         far = torch.full_like(low, -torch.inf)
         return torch.where(other_side, far, low), torch.where(other_side, -far, high)
 

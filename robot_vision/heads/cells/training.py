@@ -44,9 +44,8 @@ from robot_vision.text.counts import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-EARTH_SMALLEST_M = (
-    50.0  # side of a cell that is not quartered by default: several times what GPS errs
-)
+# Side of a cell that is not quartered by default: several times what GPS errs
+EARTH_SMALLEST_M = 50.0
 _FEWEST, _SHARE = 10, 100  # images in a cell that is quartered by default: at least, and as a share
 
 

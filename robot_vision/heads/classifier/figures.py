@@ -27,9 +27,8 @@ def reliability_diagram(classes: Mapping[str, Any]) -> str:
     right = np.array([np.nan if b["accuracy"] is None else b["accuracy"] for b in bins])
     said = np.array([np.nan if b["confidence"] is None else b["confidence"] for b in bins])
     chart.line([0, 1], [0, 1], "c4", "perfect", "dashed")
-    for i in range(
-        len(bins)
-    ):  # as large as its share of the frames: a bin of two frames says little
+    # As large as its share of the frames: a bin of two frames says little
+    for i in range(len(bins)):
         radius = 2.5 + 7 * float(np.sqrt(share[i]))
         label = "" if i else "network (the larger, the more frames)"
         chart.points(said[i : i + 1], right[i : i + 1], "c0", label, radius=radius)

@@ -232,9 +232,8 @@ def _most_alike(
     """
     found = np.empty((len(x), len(known)), np.float32)
     length = np.linalg.norm(x, axis=1)
-    most = (
-        x @ looks.centre.T + length[:, None] * looks.radius
-    )  # no row of the block is more similar
+    # No row of the block is more similar
+    most = x @ looks.centre.T + length[:, None] * looks.radius
     open_ = (high - low) < len(known)
     done = np.zeros(len(looks.starts), bool)
     done[:1] = not open_.any()  # so that there is something to return

@@ -238,9 +238,8 @@ class PoseNetHead(nn.Module):
     def _decode_one(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         position = raw["position"].float().clamp(-MAX_POSITION, MAX_POSITION)
         q = raw["quaternion_xyzw"].float()
-        largest = q.abs().amax(
-            dim=1, keepdim=True
-        )  # (N, 1); dividing by it, squares cannot overflow
+        # (N, 1); dividing by it, squares cannot overflow
+        largest = q.abs().amax(dim=1, keepdim=True)
         tiny = torch.finfo(torch.float32).tiny
         q = torch.where(largest >= tiny, q / largest.clamp(min=tiny), self.identity.float())
         q = q / q.square().sum(dim=1, keepdim=True).sqrt()

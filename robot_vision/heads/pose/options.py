@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from robot_vision.settings.parameters import LIVE, parameter
 
-MAP_FRAME = (
-    "",
-    "Frame of the poses; empty takes the one in the model.",
-)  # of all heads that have one
+# The option `map_frame` of all heads that have one.
+MAP_FRAME = ("", "Frame of the poses; empty takes the one in the model.")
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,8 @@ def save(index: PlaceIndex, info: MapInfo, ids: NDArray[np.int64], sums: NDArray
     state, built_for = index.state()
     assert built_for, "an exact index is not worth a cache"
     inside = np.array([int(i) in index for i in ids], bool)
-    if inside.sum() != len(
-        index
-    ):  # another process has just removed some: the next opening writes it
+    # Another process has just removed some: the next opening writes it
+    if inside.sum() != len(index):
         return False
     header = {
         "count": len(index),

@@ -124,9 +124,8 @@ class ActiveLocaliser:
         if chance < _LEAST and self.options.drive_m > 0:
             self._drives = stamp_ns, T_odom_camera
             return Step(DRIVE)
-        if (
-            chance < _LEAST
-        ):  # it can only turn: another round may meet another light, or nobody in the way
+        # It can only turn: another round may meet another light, or nobody in the way
+        if chance < _LEAST:
             self._had = [heading]
         self._side = side
         return Step(TURN, side)

@@ -35,11 +35,8 @@ _NOISE_PX = 1.0  # of a feature; that of the poses shows in the residuals
 # Factors of the focal length that matches are tried with: does another one fit clearly better?
 _FOCALS = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.7, 2.0])
 _GIVEN = 5  # of them: the one that is given
-_ENOUGH, _PAIRS, _PAIR = (
-    1000,
-    6,
-    30,
-)  # matches and pairs of keyframes to judge by, and matches of a pair
+# Matches and pairs of keyframes to judge by, and matches of a pair
+_ENOUGH, _PAIRS, _PAIR = (1000, 6, 30)
 _FITS = 0.85  # times the best share of matches; the right focal length has 0.98 of it or more
 _AGREE = 0.5  # share of matches that poses which are right to some tenths of a degree explain
 _LOCATED = 2  # neighbours that are located by a keyframe's points, to compare with their poses

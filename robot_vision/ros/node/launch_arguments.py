@@ -206,9 +206,8 @@ def _parsed(setting: Setting, text: str) -> Any:
         inner = inner.strip().removesuffix(",")  # which YAML allows at the end
         return [part.strip().strip("'\"") for part in inner.split(",")] if inner else []
     if setting.kind.startswith("tuple") and not text.startswith("["):
-        text = (
-            f"[{text if ',' in text else ', '.join(text.split())}]"  # or as in a URDF: 0 0 1 0 0 0
-        )
+        # Or as in a URDF: 0 0 1 0 0 0
+        text = f"[{text if ',' in text else ', '.join(text.split())}]"
     try:
         value = load_yaml(text)
     except YamlError as error:

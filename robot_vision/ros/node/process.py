@@ -47,9 +47,8 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
     def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         if stopped and time.monotonic() - stopped > IMPATIENT_S:
-            os._exit(
-                128 + number
-            )  # asked twice: do not wait for a model that takes minutes to load
+            # Asked twice: do not wait for a model that takes minutes to load
+            os._exit(128 + number)
         stopped = stopped or time.monotonic()
 
     for number in (signal.SIGINT, signal.SIGTERM):

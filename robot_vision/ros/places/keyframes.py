@@ -92,9 +92,8 @@ class Mapper:
         self.source = source
         self.state = OFF
         self.why = ""  # it is paused
-        self.untouched = (
-            False  # an empty map without a keyframe yet: its first one defines the frame
-        )
+        # An empty map without a keyframe yet: its first one defines the frame
+        self.untouched = False
         self._open = open_map
         self._camera = camera
         self._policy = policy

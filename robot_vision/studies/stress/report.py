@@ -79,9 +79,8 @@ def charts(document: Document) -> list[str]:
     has_unknown = any("auroc_unknown" in n for r in rows.values() for n in r)
     shares = (*_SHARES[:3], _UNKNOWN) if has_unknown else _SHARES
     found = []
-    most = max(
-        (n.get("median_m", 0.0) for r in rows.values() for n in r[:5]), default=0.0
-    )  # one axis for all, so that they can be compared
+    # One axis for all, so that they can be compared
+    most = max((n.get("median_m", 0.0) for r in rows.values() for n in r[:5]), default=0.0)
     of_pixels = tuple((m, f"c{i % 4}") for i, m in enumerate(document.get("headlines", ())))
     highest = max(
         (n.get(m, 0.0) for r in rows.values() for n in r for m, _ in of_pixels), default=0

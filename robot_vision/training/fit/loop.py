@@ -82,9 +82,8 @@ class StageState:
     sums: dict[str, list[float]] = field(default_factory=dict)  # loss to [sum, steps] of these
     best_score: float | None = None  # the highest
     peak_epoch: int = -1  # that had it
-    peak: dict[str, list[list[float]]] = field(
-        default_factory=dict
-    )  # for each sample, as `measure` gives
+    # For each sample, as `measure` gives
+    peak: dict[str, list[list[float]]] = field(default_factory=dict)
     best_epoch: int = -1  # that is kept
     finished: bool = False
     seconds: float = 0.0

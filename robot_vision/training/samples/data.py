@@ -299,9 +299,8 @@ def mapped(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile() as file:
         try:
-            os.posix_fallocate(
-                file.fileno(), 0, size
-            )  # else a full disk would end the process later
+            # Else a full disk would end the process later
+            os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise ConfigError(
                 f"{tempfile.gettempdir()} has no room for {size / 2**30:.1f} GiB of what is said of pixels "

@@ -55,9 +55,8 @@ class Mixup:
         words = [self.seed, epoch, *(int(i) for i in batch["index"].tolist())]
         rng = np.random.default_rng(words)
         share = torch.from_numpy(rng.beta(self.alpha, self.alpha, len(rows)).astype(np.float32))
-        share = torch.maximum(share, 1 - share).to(
-            images.device
-        )  # the first image stays the main one
+        # The first image stays the main one
+        share = torch.maximum(share, 1 - share).to(images.device)
         partner = rows[torch.from_numpy(rng.permutation(len(rows))).to(rows.device)]
         weight = share.view(-1, 1, 1, 1)
         mixed = images[rows] * weight + images[partner] * (1 - weight)
