@@ -79,14 +79,6 @@ def test_topics_of_heads_are_those_of_the_code():
     assert not [row for row in topic_rows() if row not in text]
 
 
-def test_player_parameters_are_those_of_the_code():
-    pytest.importorskip("rclpy")
-    from robot_vision.ros.node.parameters import markdown_table
-    from robot_vision.ros.player.parameters import PlayerParameters
-
-    assert markdown_table(PlayerParameters) in (REFERENCE / "parameters.md").read_text()
-
-
 @pytest.mark.slow
 def test_the_pipeline_in_five_lines_answers(tmp_path):
     """Runs the code block as it stands, in the source tree."""

@@ -222,11 +222,14 @@ def yaml_text(cls: type, node: str, folder: str) -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
-def markdown_table(cls: type) -> str:
-    """Returns the parameters as a Markdown table."""
+def markdown_table(cls: type, *shared: type) -> str:
+    """Returns the parameters as a Markdown table, without those that are the same in a class of `shared`."""
     lines = [_COLUMNS, "| --- | --- | --- | --- | --- |"]
     words = {LIVE: "live", CONFIGURE: "at configure", NEVER: "at start"}
+    elsewhere = [s for other in shared for s in settings(other)]
     for s in settings(cls):
+        if s in elsewhere:
+            continue
         kind = s.kind.replace("tuple[", "").replace(", ...]", "[]").replace("str", "string")
         about = " ".join(_about(s, change=False)).replace("|", "\\|")
         lines.append(

@@ -16,7 +16,7 @@ from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.launch_arguments import argument_texts
-from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.settings.parameters import build, settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,10 +31,6 @@ def test_yaml_file_is_what_the_dataclass_gives() -> None:
 def test_yaml_file_read_back_is_the_defaults() -> None:
     values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
     assert build(FilterParameters, values) == FilterParameters()
-
-
-def test_documentation_has_the_table_of_the_code() -> None:
-    assert markdown_table(FilterParameters) in (ROOT / "docs" / "filters.md").read_text()
 
 
 def test_every_parameter_is_documented_and_has_a_range() -> None:

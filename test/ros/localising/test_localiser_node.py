@@ -27,7 +27,7 @@ from robot_vision.places.map.opening import create_map_for
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.localising.parameters import LocaliserParameters
-from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.ros.node.qos import profile
 from robot_vision.settings.parameters import build
 from robot_vision.simulation.robot import Motion
@@ -46,7 +46,6 @@ def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None
     assert file.read_text() == yaml_text(LocaliserParameters, "localiser", "localising"), (
         "run python -m robot_vision.ros.localising.parameters > config/localising.yaml"
     )
-    assert markdown_table(LocaliserParameters) in (ROOT / "docs" / "localising.md").read_text()
 
 
 def test_a_mounting_of_other_than_six_numbers_is_refused() -> None:

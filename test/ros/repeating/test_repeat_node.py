@@ -21,7 +21,7 @@ from ros_helpers import ROOT, Client, NodeProcess, set_header, wait_until
 
 from robot_vision.driving.route import Route
 from robot_vision.errors import ConfigError
-from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.repeating.parameters import RepeatParameters
 from robot_vision.settings.parameters import build
@@ -37,7 +37,6 @@ def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None
     assert file.read_text() == yaml_text(RepeatParameters, "repeat", "repeating"), (
         "run python -m robot_vision.ros.repeating.parameters > config/repeating.yaml"
     )
-    assert markdown_table(RepeatParameters) in (ROOT / "docs" / "repeat.md").read_text()
     with pytest.raises(ConfigError, match="free_below is 0.8 and blocked_above 0.75"):
         build(RepeatParameters, {"free_below": 0.8})
 
