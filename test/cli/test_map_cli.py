@@ -278,6 +278,19 @@ def test_add_refuses_another_model_frame_or_mistake_in_one_line(
             "pose_source=tf",
         ),
         (("build", tmp_path / "x", no_poses, "--model", bundle), "pose"),
+        (
+            ("build", tmp_path / "x", bag, "--model", bundle, "--features", "f"),
+            "without --structure",
+        ),
+        (
+            ("build", tmp_path / "x", bag, "--model", bundle, "--thumbnail", "-1"),
+            "--thumbnail is -1",
+        ),
+        (
+            ("build", tmp_path / "x", bag, "--model", bundle, "--device", "moon"),
+            "'moon' is not there",
+        ),
+        (("build", path, bag, "--model", bundle, "--dtype", "float16"), "descriptors of float32"),
         (("build", tmp_path / "x", tmp_path, "--model", bundle, "--split", "al"), "mean 'all'"),
         (("build", tmp_path / "x", bundle, "--model", bundle), "name its format with --kind"),
         (("add", path, second, "--model", bundle, "--distance", "-1"), "distance_m is -1.0"),
@@ -644,7 +657,10 @@ def test_evaluate_says_what_verification_lacks(
     asked = ("evaluate", path, bag, "--model", bundle, "--engine", "onnx", "--verify")
     capsys.readouterr()
     assert map_verb(*asked) == 2
+    assert "home.map has no local features" in capsys.readouterr().err
+    matrix = ("--option", "camera_matrix=40,40,24,16")
+    assert (
+        map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE, "--structure", *matrix) == 0
+    )
+    assert map_verb(*asked) == 2
     assert "--verify needs the camera's matrix" in capsys.readouterr().err
-    assert map_verb(*asked, "--option", "camera_matrix=40,40,24,16", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["left_out"] == {"not verified (no_structure)": 40} and found["accepted"] == 0

@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--dtype",
         choices=DTYPES,
-        default="float32",
-        help="type of the descriptors in the map; float16 halves their size (default: %(default)s)",
+        help=f"type of the descriptors in the map; float16 halves their size (default: {DTYPES[0]})",
     )
     _add_recording(verb("add", "add the keyframes of another bag or data set to a map"))
 
@@ -77,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare the best places with the image; needs a map with structure",
     )
-    _add_features(evaluate, "with --verify: ")
+    _add_features(evaluate, "with --verify: ", "has")
     evaluate.add_argument(
         "--json", action="store_true", help="print JSON with a row for each image"
     )
@@ -247,12 +246,12 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, precision=False)
 
 
-def _add_features(parser: argparse.ArgumentParser, where: str = "") -> None:
+def _add_features(parser: argparse.ArgumentParser, where: str, has: str = "then has") -> None:
     parser.add_argument(
         "--features",
         default="",
         metavar="FILE",
-        help=f"{where}the graph of XFeat (robot-vision export --xfeat), whose features the map then has "
+        help=f"{where}the graph of XFeat (robot-vision export --xfeat), whose features the map {has} "
         "instead of SIFT (default: SIFT)",
     )
 
@@ -299,7 +298,7 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
         help="page to write of all changed places that the map remembers: what was there, what is there now",
     )
     _add_thumbnail(parser)
-    _add_features(parser)
+    _add_features(parser, "", "has")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     add_engine(parser, precision=False)
 

@@ -19,11 +19,12 @@ from robot_vision.cli.arguments import data_options, progress
 from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.engines import create_engine
+from robot_vision.engines import factory as engines
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.map.base import MapError, MapMissingError, PlaceMap
+from robot_vision.places.map.base import DTYPES, MapError, MapMissingError, PlaceMap
 from robot_vision.places.map.building import Built, MapView
 from robot_vision.places.map.building import build as build_map
 from robot_vision.places.map.keyframe import MAX_TEXT, numbered
@@ -53,26 +54,59 @@ def make(
 
     `elsewhere` is the advice where the map holds another recording.
     """
+    # Before there is a map, which a refusal would leave empty.
+    how = _how(args, views)
     try:
         places = open_map(args.map, bundle=bundle)
     except MapMissingError:
-        places = create_map_for(args.map, bundle, frame_id, args.dtype)
+        places = create_map_for(args.map, bundle, frame_id, args.dtype or DTYPES[0])
     with places:
+        if args.dtype not in (None, found := places.info.descriptor_dtype):
+            raise MapError(
+                f"{places.info.uri} has descriptors of {found}: leave --dtype out, or {elsewhere}"
+            )
         others = sorted(set(places.poses().sources) - {view.source for view in views})
         if others:
             raise MapError(
                 f"{places.info.uri} exists already, with keyframes of {', '.join(others[:3])}: "
                 f"{elsewhere}"
             )
-        return _go(args, places, bundle, views, frame_id, notes, rename=False)
+        return _go(args, places, bundle, views, frame_id, notes, how, rename=False)
 
 
 def add(args: argparse.Namespace) -> int:
     """Adds another recording to a map."""
     bundle = ModelBundle.load(find_model(args.model))
     views, frame_id, notes = recorded_views(args)
+    how = _how(args, views)
     with open_map(args.map, bundle=bundle) as places:
-        return _go(args, places, bundle, views, frame_id, notes, rename=True)
+        return _go(args, places, bundle, views, frame_id, notes, how, rename=True)
+
+
+_How = tuple[KeyframePolicy, NDArray[np.float64] | None, StructureBuilder | None]
+
+
+def _how(args: argparse.Namespace, views: list[MapView]) -> _How:
+    """Returns which views become keyframes, their poses' covariance, and what makes their structure.
+
+    Raises:
+        ConfigError: an option is wrong, has no effect or does not go with the recording.
+    """
+    policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
+    engines.places(args.engine, args.device)
+    if args.features and not args.structure:
+        raise ConfigError("--features has no effect without --structure")
+    builder = None
+    if args.structure:
+        builder = StructureBuilder(VerificationOptions.of_features(args.features))
+        if any(v.camera_matrix is None and v.intrinsics is None for v in views):
+            raise ConfigError(
+                f"{args.source} does not say what its camera's matrix is, which keyframes' structure needs: "
+                "give --option camera_matrix=fx,fy,cx,cy"
+            )
+    if not 0 <= args.thumbnail <= 1024:
+        raise ConfigError(f"--thumbnail is {args.thumbnail}: use 0 (none) to 1024 pixels")
+    return policy, _covariance(args.sigma), builder
 
 
 def _go(
@@ -82,29 +116,18 @@ def _go(
     views: list[MapView],
     frame_id: str,
     notes: tuple[str, ...],
+    how: _How,
     rename: bool,
 ) -> int:
     """Builds with a bar; returns the exit status."""
     refuse_frame(args.source, frame_id, places, ", or build a map of its own and merge it")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
-    if args.features and not args.structure:
-        raise ConfigError("--features has no effect without --structure")
+    policy, covariance, builder = how
     structure = None
-    if args.structure:
-        builder = StructureBuilder(VerificationOptions.of_features(args.features))
+    if builder is not None:
         refuse_other_features(places, builder.extract.kind)
         structure = ViewStructure(builder)
-    if structure is not None and any(
-        v.camera_matrix is None and v.intrinsics is None for v in views
-    ):
-        raise ConfigError(
-            f"{args.source} does not say what its camera's matrix is, which keyframes' structure needs: give "
-            "--option camera_matrix=fx,fy,cx,cy"
-        )
-    if not 0 <= args.thumbnail <= 1024:
-        raise ConfigError(f"--thumbnail is {args.thumbnail}: use 0 (none) to 1024 pixels")
     done = Built()
     interrupted = False
     with (
@@ -125,7 +148,7 @@ def _go(
                 pipeline,
                 policy,
                 thumbnail=args.thumbnail,
-                covariance=_covariance(args.sigma),
+                covariance=covariance,
                 structure=structure,
                 rename=rename,
                 say=say,

@@ -50,6 +50,10 @@ def evaluate(args: argparse.Namespace) -> int:
         refuse_frame(args.source, frame_id, places)
         verifier = None
         if args.verify:
+            if not len(places.structure_ids()):
+                raise ConfigError(
+                    f"{args.map} has no local features, which --verify compares: build it with --structure"
+                )
             verifier = Verifier(VerificationOptions.of_features(args.features))
             refuse_other_features(places, verifier.kind)
         engine = create_engine(bundle, args.engine, args.device)

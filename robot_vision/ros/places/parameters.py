@@ -17,6 +17,7 @@ from robot_vision.settings.parameters import LIVE, NEVER, parameter, part
 
 POSE_SOURCES = ("none", "odometry", "pose", "pose_with_covariance", "tf")
 DEFAULT_POSE_TOPICS = {"odometry": "odom", "pose": "pose", "pose_with_covariance": "pose"}
+NO_POSES = "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,10 @@ class PlaceParameters(ManagedParameters):
         check_mountings(self.camera_to_base)
         if not self.map_frame.strip():
             raise ConfigError("map_frame is empty: set it to a frame, such as map")
+        if self.mapping and self.pose_source == "none":
+            raise ConfigError(f"mapping is true and {NO_POSES}")
+        if self.features and not self.verify:
+            raise ConfigError("features has no effect without verify: set verify to true")
 
     @property
     def descriptors(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
-from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.ros.places.parameters import NO_POSES, PlaceParameters
 from robot_vision.text.address import shown
 from robot_vision.text.counts import counted
 
@@ -61,9 +61,7 @@ class MappingSwitch:
         if not self.active:
             raise ConfigError("The node is not active: activate it first")
         if p.pose_source == "none":
-            raise ConfigError(
-                "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
-            )
+            raise ConfigError(NO_POSES)
         if mapper.running:
             return f"Mapping is on already: {counted(mapper.added, 'keyframe')} so far"
         mapper.start()
