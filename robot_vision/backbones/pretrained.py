@@ -108,7 +108,8 @@ def read_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise BundleError(
-            f"No weights file {str(path)!r}: give a .safetensors or torchvision's .pth file"
+            f"No weights file {str(path)!r}: give a .safetensors or .pth file; torchvision and timm download "
+            "theirs, and none (null in a configuration) is random numbers"
         )
     try:
         if path.suffix == ".safetensors":

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from robot_vision import __version__
 from robot_vision.errors import RobotVisionError
@@ -77,8 +77,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+# Arguments in which an empty word, as of a variable of the shell that is not set, is not the folder where one
+# stands; readers of bags and data sets say so themselves.
+_PATHS = (
+    "annotate",
+    "attach",
+    "bundle",
+    "map",
+    "model",
+    "others",
+    "out",
+    "output",
+    "project",
+    "report",
+    "target",
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """Quotes no secret where it quotes an argument; parsers of verbs are of its kind, too."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.dest in _PATHS and "" in arg_strings:
+            raise argparse.ArgumentError(action, "it is empty")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         super().error(without_secrets(message))

@@ -161,6 +161,25 @@ def test_an_unknown_option_is_2(verb: str, capsys: pytest.CaptureFixture[str]) -
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["infer", "--model", "", "image.jpg"],
+        ["infer", "--model", "demo", "image.jpg", "--annotate="],
+        ["explain", "--model", "demo", "image.jpg", "--output", ""],
+        ["init", ""],
+        ["info", ""],
+        ["map", "copy", "home.map", ""],
+    ],
+)
+def test_an_empty_word_is_not_the_folder_where_one_stands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "it is empty" in capsys.readouterr().err
+
+
 def test_no_verb_and_an_unknown_one_are_2(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["no_such_verb"]):
         with pytest.raises(SystemExit) as ended:

@@ -89,6 +89,7 @@ def test_page_says_numbers_intervals_baselines_hashes_and_command(folder: Path, 
     top1 = Number.of(metrics["classification"]["top1"])
     assert f"<b>{top1.text('%', interval=False)}</b>" in page
     assert f"[{100 * top1.low:.1f}, {100 * top1.high:.1f}]" in page
+    assert ("Top-5" in page) == (len(metrics["classification"]["labels"]) > 5)
     for words in ("class prior", "most similar image", "Median position error", "Recall@1", "NEES"):
         assert words in page
     key = metrics["recordings"][0]["meta"]["key"]

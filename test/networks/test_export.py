@@ -356,6 +356,11 @@ def test_wrong_argument_is_one_line(arguments, message, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_features_cannot_be_written_is_said_before_the_work(capsys):
+    assert cli.main(["export", "--xfeat", "--out", "/proc/none/xfeat.onnx"]) == 2
+    assert "--out /proc/none cannot be made" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_transformer_with_a_classifier_exports(tmp_path):
     network = small_network(backbone="vit_b_32", size=224, pose=None, place=None)

@@ -459,7 +459,7 @@ def test_solved_head_is_kept_unless_fine_tuning_is_shown_to_be_better(labelled, 
     assert result.report["calibration"]["classifier"]["on"] == "training images left out in turn"
     card = (result.bundle / "README.md").read_text()
     assert "The validation images chose whether fine-tuning is kept: their numbers" in card
-    assert "**this model**, validation (chosen on it)" in card
+    assert "**this model**, validation (chosen on it), 6 images" in card
     again = run(config, resume=True)
     assert again.report["calibration"] == result.report["calibration"]
     assert again.report["metrics"] == result.report["metrics"]

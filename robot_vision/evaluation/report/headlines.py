@@ -148,6 +148,7 @@ def _lines(key: str, section: Section, numbers: Mapping[str, Any]) -> list[Headl
         )
         for metric in section.metrics
         if there(numbers.get(metric.key))
+        and (not metric.labels or len(numbers["labels"]) > metric.labels)
     ]
 
 

@@ -18,6 +18,7 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.optimising.quantise import caution
+from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.record import Recorder
@@ -162,7 +163,9 @@ def tables(config: TrainingConfig, report: dict[str, Any]) -> list[str]:
                 used = ["chosen"] if report["chosen"] else []
                 used += ["calibrated"] if _is_calibrated_on_validation(report, head) else []
                 said = f" ({' and '.join(used)} on it)" if used and name == "validation" else ""
-                rows.append((f"**this model**, {name}{said}", heads[head]))
+                count = heads[head].get("images")
+                of = f", {counted(count, 'image')}" if count else ""
+                rows.append((f"**this model**, {name}{said}{of}", heads[head]))
         if not rows:
             continue
         for variant, measured in report.get("variants", {}).items():
