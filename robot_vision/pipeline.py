@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class StageTimes:
 
 
 class Pipeline:
-    """RGB images in, `Prediction`s out. Not thread safe: use one from one thread at a time.
+    """RGB images in, `Prediction`s out. Threads that call one take turns; `another` lets them run at once.
 
     Args:
         bundle: the verified model bundle.
@@ -57,6 +58,7 @@ class Pipeline:
         self.max_batch = max_batch
         self.said = said
         self.times = StageTimes()
+        self._turn = threading.Lock()
         self._decoders = {
             head.name: head.decoder(spec, bundle.spec.epistemic, bundle.material[head.name])
             for head, spec in bundle.spec.bound
@@ -114,6 +116,7 @@ class Pipeline:
         """Returns a pipeline for another thread on the same engine; closing one of them closes it."""
         other = copy.copy(self)
         other.times = StageTimes()
+        other._turn = threading.Lock()
         other._batch = self._batch[:0].copy()
         return other
 
@@ -145,9 +148,10 @@ class Pipeline:
             _require_rgb(image)
         times = StageTimes()
         results: list[Prediction] = []
-        while len(results) < len(batch):  # max_batch may become less meanwhile
-            results += self._predict(batch[len(results) :][: self.max_batch], times)
-        self.times = times
+        with self._turn:  # the buffer that images are resized into is one
+            while len(results) < len(batch):  # max_batch may become less meanwhile
+                results += self._predict(batch[len(results) :][: self.max_batch], times)
+            self.times = times
         return results
 
     def _predict(self, images: Sequence[NDArray[np.uint8]], times: StageTimes) -> list[Prediction]:

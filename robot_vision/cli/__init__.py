@@ -79,19 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # Arguments in which an empty word, as of a variable of the shell that is not set, is not the folder where one
 # stands; readers of bags and data sets say so themselves.
-_PATHS = (
-    "annotate",
-    "attach",
-    "bundle",
-    "map",
-    "model",
-    "others",
-    "out",
-    "output",
-    "project",
-    "report",
-    "target",
-)
+_PATHS = "annotate attach bundle map model others out output project report target".split()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -90,6 +90,8 @@ def evaluate(
     """
     paths = [bag] if isinstance(bag, (str, os.PathLike)) else list(bag)
     bags = [str(Path(path).expanduser()) for path in paths]
+    if not isinstance(limit, int) or limit < 0:
+        raise ConfigError(f"limit is {limit!r}: give a whole number of frames, or 0 for all")
     if not bags:
         raise ConfigError("There is nothing to evaluate: give the path of a rosbag, or several")
     bundle = ModelBundle.load(find_model(os.fspath(model)))

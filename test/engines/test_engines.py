@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -215,6 +216,14 @@ def test_an_input_that_is_read_only_is_answered_like_any_other(engine):
     batch.flags.writeable = False
     for name, value in engine.run(batch).items():
         np.testing.assert_array_equal(value, expected[name])
+
+
+@pytest.mark.slow
+def test_openvino_in_a_forked_process_is_refused_since_it_would_wait_for_ever(bundle, monkeypatch):
+    engine = create_engine(bundle, "openvino")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(EngineError, match="forked from"):
+        engine.run(images(1, seed=1))
 
 
 @pytest.mark.slow

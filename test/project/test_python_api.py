@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_a_pipeline_takes_one_image_or_several(tiny: Path) -> None:
         assert pipeline([]) == []
 
 
+def test_threads_that_share_a_pipeline_get_their_own_answers(tiny: Path) -> None:
+    with Pipeline.load(tiny, engine="onnx") as pipeline, ThreadPoolExecutor(4) as pool:
+        asked = [plain(COLOURS[i % 3]) for i in range(200)]
+        said = [p["classifier"].top_k(1)[0].label for p in pool.map(pipeline, asked)]
+    assert said == [("red", "green", "blue")[i % 3] for i in range(200)]
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -158,6 +166,9 @@ def test_batches_and_heads_that_cannot_be_are_refused_in_one_line(tiny: Path) ->
             Pipeline.load(tiny, max_batch=most)
     with Pipeline.load(tiny) as pipeline:
         prediction = pipeline(plain(COLOURS[0]))
+    for limit in (-1, 1.5, "a"):
+        with pytest.raises(ConfigError, match="limit is"):
+            evaluate("drive", tiny, limit=limit)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no head 'depht': it answers with classifier"):
         _ = prediction["depht"]
     assert prediction.get("depht") is None
