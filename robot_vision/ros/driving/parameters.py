@@ -37,9 +37,3 @@ class DriverParameters(LawSettings, SteeredParameters):
                 "law is free_distance: set distance_topic, such as "
                 f"{self.answer_topic('obstacle_near')}"
             )
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(DriverParameters, "driver", "driving"), end="")

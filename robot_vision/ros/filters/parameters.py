@@ -403,9 +403,3 @@ class FilterParameters(ManagedParameters):
 def _one_of(frames: tuple[str, ...], index: int) -> str:
     """Returns the frame of a topic: one for all, or one for each."""
     return frames[index if len(frames) > 1 else 0] if frames else ""
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(FilterParameters, "filter", "filters"), end="")

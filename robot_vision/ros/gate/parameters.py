@@ -73,9 +73,3 @@ class GateParameters(CommandParameters):
     """Settings of the gate node; each field's text is its documentation."""
 
     rules: str = parameter("", "YAML file with the rules; the node does not run without.")
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(GateParameters, "gate", "gate"), end="")

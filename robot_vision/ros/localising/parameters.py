@@ -59,9 +59,3 @@ class LocaliserParameters(SteeredParameters):
         if self.drive_m == 0:
             return None
         return self.answer_topic("steering"), self.answer_topic("collision")
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(LocaliserParameters, "localiser", "localising"), end="")

@@ -1,4 +1,4 @@
-"""A node's parameters, its YAML file and the table in the docs: all made from one dataclass.
+"""A node's parameters, made from one dataclass.
 
 Nothing here imports rclpy before a node is at hand.
 """
@@ -6,7 +6,6 @@ Nothing here imports rclpy before a node is at hand.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rclpy.node import Node
 
-
-_COLUMNS = "| parameter | type | default | meaning | change |"
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -200,61 +197,3 @@ def descriptor(setting: Setting) -> Any:
             IntegerRange(from_value=int(setting.low), to_value=int(setting.high or 0))
         ]
     return result
-
-
-def yaml_text(cls: type, node: str, folder: str) -> str:
-    """Returns the parameter file of a node: every parameter at its default, explained.
-
-    Args:
-        cls: the dataclass.
-        node: its name, such as `place`.
-        folder: of `ros/` that it lies in; the file is named after it.
-    """
-    lines = [
-        f"# Parameters of the {node} node, all at their defaults.",
-        f"# Written by: python -m robot_vision.ros.{folder}.parameters > config/{folder}.yaml",
-        "/**:",
-        "  ros__parameters:",
-    ]
-    for s in settings(cls):
-        lines += [f"    # {line}" for line in _wrapped(" ".join(_about(s)), 90)]
-        lines += [f"    {s.name}: {_yaml(s.default)}", ""]
-    return "\n".join(lines[:-1]) + "\n"
-
-
-def markdown_table(cls: type, *shared: type) -> str:
-    """Returns the parameters as a Markdown table, without those that are the same in a class of `shared`."""
-    lines = [_COLUMNS, "| --- | --- | --- | --- | --- |"]
-    words = {LIVE: "live", CONFIGURE: "at configure", NEVER: "at start"}
-    elsewhere = [s for other in shared for s in settings(other)]
-    for s in settings(cls):
-        if s in elsewhere:
-            continue
-        kind = s.kind.replace("tuple[", "").replace(", ...]", "[]").replace("str", "string")
-        about = " ".join(_about(s, change=False)).replace("|", "\\|")
-        lines.append(
-            f"| `{s.name}` | {kind} | `{_yaml(s.default)}` | {about} | {words[s.change]} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _about(setting: Setting, change: bool = True) -> list[str]:
-    allowed = setting.allowed
-    words = [setting.text, allowed and f"{allowed[0].upper()}{allowed[1:]}."]
-    return [w for w in (*words, CHANGE_TEXT[setting.change] if change else "") if w]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return ".nan" if math.isnan(value) else repr(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(_yaml(v) for v in value)}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)

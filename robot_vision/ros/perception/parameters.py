@@ -223,9 +223,3 @@ def named_settings(spec: NetworkSpec, current: NodeSettings) -> list[Setting]:
         if head.name != head.kind
         for f in dataclasses.fields(head.Options)
     ]
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(PerceptionParameters, "perception", "perception"), end="")

@@ -336,9 +336,3 @@ def _sibling(topic: str, name: str, up: int) -> str:
     """Replaces the last `up` parts of a topic by a name; a topic that is too short becomes the name."""
     parts = topic.split("/")
     return "/".join([*parts[: max(len(parts) - up, 1 if topic.startswith("/") else 0)], name])
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(PlaceParameters, "place", "places"), end="")

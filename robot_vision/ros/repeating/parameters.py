@@ -86,9 +86,3 @@ def localising_parameters(
             "localised_m": SURE_M,
         },
     }
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(RepeatParameters, "repeat", "repeating"), end="")

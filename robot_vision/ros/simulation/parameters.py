@@ -232,9 +232,3 @@ class SimulatorParameters(ManagedParameters):
     def mount(self) -> Mount:
         """Returns the camera's mount."""
         return part(self, Mount, "camera_", "image_")
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(SimulatorParameters, "simulator", "simulation"), end="")

@@ -48,9 +48,3 @@ class ViewerParameters(ManagedParameters):
         low=32,
         high=4096,
     )
-
-
-if __name__ == "__main__":
-    from robot_vision.ros.node.parameters import yaml_text
-
-    print(yaml_text(ViewerParameters, "viewer", "viewer"), end="")

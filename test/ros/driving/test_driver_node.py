@@ -9,31 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
-from ros_helpers import ROOT, Client, NodeProcess, set_header, stamp_ns, wait_until
+from ros_helpers import Client, NodeProcess, set_header, stamp_ns, wait_until
 
 from robot_vision.errors import ConfigError
 from robot_vision.ros.driving.parameters import DriverParameters
-from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.ros.node.qos import profile
 from robot_vision.settings.parameters import build
 
 NODE = "/driver"
 LATCHED = profile("reliable", 1, latched=True)
 STATED_S, DELIVERY_S = 0.5 + 0.05, 1.0
-
-
-def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    file = ROOT / "config" / "driving.yaml"
-    values = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
-    assert build(DriverParameters, values) == DriverParameters()
-    assert file.read_text() == yaml_text(DriverParameters, "driver", "driving"), (
-        "run python -m robot_vision.ros.driving.parameters > config/driving.yaml"
-    )
 
 
 @pytest.mark.parametrize(

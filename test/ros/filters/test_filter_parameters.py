@@ -8,37 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from robot_vision.errors import ConfigError
 from robot_vision.filters.class_file import read_class_file
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
-from robot_vision.ros.node.launch_arguments import argument_texts
-from robot_vision.ros.node.parameters import yaml_text
-from robot_vision.settings.parameters import build, settings
+from robot_vision.settings.parameters import build
 
 ROOT = Path(__file__).resolve().parents[3]
-YAML = ROOT / "config" / "filters.yaml"
-
-
-def test_yaml_file_is_what_the_dataclass_gives() -> None:
-    command = "python -m robot_vision.ros.filters.parameters > config/filters.yaml"
-    assert YAML.read_text() == yaml_text(FilterParameters, "filter", "filters"), f"run {command}"
-
-
-def test_yaml_file_read_back_is_the_defaults() -> None:
-    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    assert build(FilterParameters, values) == FilterParameters()
-
-
-def test_every_parameter_is_documented_and_has_a_range() -> None:
-    for setting in settings(FilterParameters):
-        assert setting.text.endswith(".") and setting.text[0].isalpha(), setting.name
-        if setting.kind in ("int", "float"):
-            assert setting.low is not None, f"{setting.name} has no range"
-    assert all(len(text) > 20 for text in argument_texts(FilterParameters).values())
 
 
 def test_launch_file_has_the_node_and_no_defaults_of_its_own() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 
 pytest.importorskip("rclpy")
@@ -27,7 +26,6 @@ from robot_vision.places.map.opening import create_map_for
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.localising.parameters import LocaliserParameters
-from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.ros.node.qos import profile
 from robot_vision.settings.parameters import build
 from robot_vision.simulation.robot import Motion
@@ -37,15 +35,6 @@ from robot_vision.simulation.world.homes import random_home
 WORLD, SEED = 10_003, 4
 DEACTIVATE = 4
 MOUNTED = f"camera_to_base:=[0.1, 0.0, 0.4, {-math.pi / 2}, 0.0, {-math.pi / 2}]"
-
-
-def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    file = ROOT / "config" / "localising.yaml"
-    values = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
-    assert build(LocaliserParameters, values) == LocaliserParameters()
-    assert file.read_text() == yaml_text(LocaliserParameters, "localiser", "localising"), (
-        "run python -m robot_vision.ros.localising.parameters > config/localising.yaml"
-    )
 
 
 def test_a_mounting_of_other_than_six_numbers_is_refused() -> None:

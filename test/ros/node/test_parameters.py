@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.gate.parameters import DrivingParameters, GateParameters
 from robot_vision.ros.localising.parameters import LocaliserParameters
 from robot_vision.ros.node.managed_parameters import ManagedParameters
-from robot_vision.ros.node.parameters import NodeParameters, markdown_table, yaml_text
+from robot_vision.ros.node.parameters import NodeParameters
 from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.player.parameters import PlayerParameters
@@ -25,26 +24,22 @@ from robot_vision.ros.repeating.parameters import RepeatParameters
 from robot_vision.ros.simulation.parameters import SimulatorParameters
 from robot_vision.ros.viewer.parameters import ViewerParameters
 from robot_vision.settings.parameters import CONFIGURE, LIVE, NEVER, build, parameter, settings
+from tools.parameter_files import FILES, markdown_table, yaml_text
 
 ROOT = Path(__file__).resolve().parents[3]
-YAML = ROOT / "config" / "perception.yaml"
 
 
-def test_yaml_file_is_what_the_dataclass_gives() -> None:
-    command = "python -m robot_vision.ros.perception.parameters > config/perception.yaml"
-    assert YAML.read_text() == yaml_text(PerceptionParameters, "perception", "perception"), (
-        f"run {command}"
-    )
-
-
-def test_yaml_file_read_back_is_the_defaults() -> None:
-    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    assert sorted(values) == sorted(f.name for f in dataclasses.fields(PerceptionParameters))
-    read, defaults = build(PerceptionParameters, values), PerceptionParameters()
-    assert math.isnan(read.unknown_threshold) and math.isnan(defaults.unknown_threshold)
-    assert dataclasses.replace(read, unknown_threshold=0.0) == dataclasses.replace(
-        defaults, unknown_threshold=0.0
-    )
+@pytest.mark.parametrize("name", FILES)
+def test_parameter_file_is_what_the_dataclass_gives_and_its_defaults(name: str) -> None:
+    _, cls = FILES[name]
+    text = (ROOT / "config" / f"{name}.yaml").read_text()
+    assert text == yaml_text(name), "run python -m tools.parameter_files"
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
+    assert repr(build(cls, values)) == repr(cls())  # NaN is not equal to itself
+    for setting in settings(cls):
+        assert setting.text[-1] in ".," and len(setting.text) > 10, setting.name
+        number = setting.kind in ("int", "float") and setting.default == setting.default  # no NaN
+        assert not number or setting.low is not None, setting.name
 
 
 def test_a_node_s_own_parameters_come_before_those_of_its_base() -> None:
@@ -111,23 +106,6 @@ def test_markdown_table_has_a_row_for_each_parameter() -> None:
 def test_the_reference_has_the_table_of_the_code(cls: type, shared: tuple[type, ...]) -> None:
     page = (ROOT / "docs/reference/parameters.md").read_text()
     assert f"\n\n{markdown_table(cls, *shared)}" in page
-
-
-def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    values = yaml.safe_load((ROOT / "config" / "places.yaml").read_text())["/**"]["ros__parameters"]
-    assert build(PlaceParameters, values) == PlaceParameters()
-    assert (ROOT / "config" / "places.yaml").read_text() == yaml_text(
-        PlaceParameters, "place", "places"
-    ), "run python -m robot_vision.ros.places.parameters > config/places.yaml"
-    for setting in settings(PlaceParameters):
-        assert setting.text[-1] in ".," and len(setting.text) > 10, setting.name
-        assert setting.kind not in ("int", "float") or setting.low is not None, setting.name
-
-
-def test_gate_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    assert (ROOT / "config" / "gate.yaml").read_text() == yaml_text(
-        GateParameters, "gate", "gate"
-    ), "run python -m robot_vision.ros.gate.parameters > config/gate.yaml"
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
 from lifecycle_msgs.msg import Transition
-from ros_helpers import ROOT, Client, NodeProcess, set_header, wait_until
+from ros_helpers import Client, NodeProcess, set_header, wait_until
 
 from robot_vision.driving.route import Route
 from robot_vision.errors import ConfigError
-from robot_vision.ros.node.parameters import yaml_text
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.repeating.parameters import RepeatParameters
 from robot_vision.settings.parameters import build
@@ -30,13 +28,7 @@ STATED_S, DELIVERY_S = 0.5 + 0.05, 1.0
 LATCHED = profile("reliable", 1, latched=True)
 
 
-def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    file = ROOT / "config" / "repeating.yaml"
-    values = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
-    assert build(RepeatParameters, values) == RepeatParameters()
-    assert file.read_text() == yaml_text(RepeatParameters, "repeat", "repeating"), (
-        "run python -m robot_vision.ros.repeating.parameters > config/repeating.yaml"
-    )
+def test_bounds_of_the_reflex_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="free_below is 0.8 and blocked_above 0.75"):
         build(RepeatParameters, {"free_below": 0.8})
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from geometry_msgs.msg import PointStamped, PoseStamped, Twist, TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from ros_helpers import ROOT, Client, NodeProcess, stamp_ns, wait_until  # noqa: E402
+from ros_helpers import Client, NodeProcess, stamp_ns, wait_until  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, LaserScan  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
@@ -27,27 +26,14 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from robot_vision.errors import ConfigError  # noqa: E402
 from robot_vision.messages.stamps import SECOND_NS, set_stamp, stamp_to_ns  # noqa: E402
 from robot_vision.ros import EXECUTABLES  # noqa: E402
-from robot_vision.ros.node.parameters import yaml_text  # noqa: E402
 from robot_vision.ros.simulation.parameters import SimulatorParameters  # noqa: E402
-from robot_vision.settings.parameters import build, settings  # noqa: E402
+from robot_vision.settings.parameters import build  # noqa: E402
 from robot_vision.simulation.simulator import Simulator  # noqa: E402
 
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 # --- parameters -------------------------------------------------------------------------------------------
-
-
-def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
-    file = ROOT / "config" / "simulation.yaml"
-    values = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
-    assert build(SimulatorParameters, values) == SimulatorParameters()
-    assert file.read_text() == yaml_text(SimulatorParameters, "simulator", "simulation"), (
-        "run python -m robot_vision.ros.simulation.parameters > config/simulation.yaml"
-    )
-    for setting in settings(SimulatorParameters):
-        assert setting.text.endswith(".") and len(setting.text) > 10, setting.name
-        assert setting.kind not in ("int", "float") or setting.low is not None, setting.name
 
 
 def test_parameters_make_the_robot_and_mount_that_they_name() -> None:
