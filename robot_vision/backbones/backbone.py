@@ -151,9 +151,11 @@ class Backbone(nn.Module):
             shapes = measure(name, nodes, size)
         except (RuntimeError, AssertionError, ValueError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            channels, *own = self.architecture.input
+            grey = " and channels 1" if channels == 1 else ""
             raise ConfigError(
                 f"{name} cannot take an input of {input_size[0]} x {input_size[1]} pixels "
-                f"({first}): use {'x'.join(map(str, self.architecture.input[1:]))} for instance"
+                f"({first}): use {'x'.join(map(str, own))}{grey} for instance"
             ) from error
         return {tap: shapes[node] for tap, node in self._nodes.items()}
 

@@ -195,6 +195,19 @@ class _Manifest:
     programs: tuple[Program, ...]
 
 
+def check_bundle_name(name: object) -> None:
+    """Refuses what is no name of a bundle; what takes long to make one asks before.
+
+    Raises:
+        ConfigError: with what a name may have.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name is {name!r}: a bundle's has letters, digits, '.', '_' and '-', at most 100, and begins "
+            "with a letter or digit"
+        )
+
+
 def write_manifest(
     path: Path,
     name: str,
@@ -217,10 +230,7 @@ def write_manifest(
 
     The manifest is written last and moved into place, so an interrupted write leaves no valid bundle.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"Bundle name {name!r}: use letters, digits, '.', '_' and '-', at most 100"
-        )
+    check_bundle_name(name)
     network = spec.to_dict()
     owned = []
     for head, settings in spec.bound:
@@ -311,8 +321,7 @@ def _read_manifest(path: Path) -> _Manifest:
         needed = ("format_version", "name", "network", "files")
         free_form = ("training", "metrics", "calibration")
         fields = check_mapping("bundle", data, needed, (*free_form, "programs"))
-        if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
-            raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
+        check_bundle_name(fields["name"])
         optional = ("input", "epistemic")
         network = check_mapping("network", fields["network"], ("backbone", "heads"), optional)
         owned = []

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from robot_vision.bundle.bundle import check_bundle_name
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import MAX_MEMBERS, MAX_PASSES
 from robot_vision.contract.training import NONE, Trainer
@@ -232,6 +233,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks what has a range or a list of allowed values."""
+        for variant in ("", *(f"-{v}" for v in self.variants)):
+            check_bundle_name(f"{self.name}{variant}")
         if not self.heads:
             raise ConfigError(f"heads is empty: name at least one of {', '.join(registry.names())}")
         given = {name: t.settings for name, t in self.trainers.items()}

@@ -342,6 +342,7 @@ def test_place_head_from_torchvision_is_initialised_on_the_images(tmp_path, caps
         (["absent.safetensors"], "No checkpoint at 'absent.safetensors'"),
         (["model.pth"], "checkpoints are .safetensors"),
         ([""], "checkpoints are .safetensors"),
+        (["--torchvision", "resnet18", "--name", "a b"], "name is 'a b': a bundle's has letters"),
         (["--from", ""], "No weights file '.'"),
         (["--xfeat", ""], "No weights file '.'"),
         (["--torchvision", "resnet18", "--images", "absent"], "--images 'absent' is no folder"),

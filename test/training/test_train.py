@@ -499,6 +499,9 @@ def test_one_class_data_set_is_refused(tmp_path):
         cv2.imwrite(str(folder / f"{i}.png"), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(ConfigError, match="at least two classes"):
         run(configuration("image_folder", tmp_path / "data", tmp_path / "run"))
+    shutil.copytree(folder, folder.with_name("unknown"))
+    with pytest.raises(ConfigError, match="has a class 'unknown', as answers call"):
+        run(configuration("image_folder", tmp_path / "data", tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ def written(folder: Path, text: str) -> Path:
         (MINIMAL, ["loop.precision=bf16"], ["precision", "bfloat16"]),
         (MINIMAL, ["epochs"], ["key=value"]),
         (MINIMAL + "name: a", ["name.x=3"], ["name is no group"]),
+        (MINIMAL + "name: my rooms", [], ["name is 'my rooms'", "letters, digits"]),
+        (MINIMAL + f"name: {'n' * 100}\nvariants: [int8]", [], ["-int8'", "at most 100"]),
         ("- a list", [], ["mapping"]),
         ("heads: [", [], ["not valid YAML"]),
     ],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import check_target
+from robot_vision.bundle.bundle import check_bundle_name, check_target
 from robot_vision.cli.arguments import changed
 from robot_vision.cli.export.images import verification_images
 from robot_vision.cli.export.xfeat import PACKAGE, to_xfeat
@@ -226,6 +226,7 @@ def _to_triton(args: argparse.Namespace, out: Path) -> int:
 def _check(args: argparse.Namespace, out: Path) -> None:
     """Refuses what can be refused before torch is imported, which takes longer than all of it."""
     check_target(out, args.force)
+    check_bundle_name(args.name or out.name)
     if args.checkpoint is not None:
         checkpoint_path(args.checkpoint)
     if args.monte_carlo:

@@ -26,6 +26,7 @@ from robot_vision.contract.training import (
 )
 from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier import evaluation as classification
+from robot_vision.heads.classifier.answer import UNKNOWN
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, LOGIT_SCORES, ClassifierSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
@@ -98,6 +99,10 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
             raise ConfigError(
                 f"{what} needs at least two classes; {where} has {len(labels)} of {self.word()} "
                 f"({', '.join(labels) or 'none'}): add images of another class, or leave the head out"
+            )
+        if UNKNOWN in labels:
+            raise ConfigError(
+                f"{where} has a class {UNKNOWN!r}, as answers call what shows none of the classes: rename it"
             )
 
     def targets(self, samples: Sequence[Any], spec: ClassifierSpec) -> dict[str, Target]:
