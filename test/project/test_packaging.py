@@ -240,7 +240,6 @@ def test_extras_are_those_that_are_documented():
         "xfeat",
         "fleet",
         "fuzz",
-        "ray",
         "parquet",
         "view",
         "completion",
