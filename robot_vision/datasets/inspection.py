@@ -26,6 +26,7 @@ from robot_vision.truth.pixel_classes import NO_CLASS
 
 # With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000
+_NEAR_M, _NEAR_DEG = 0.25, 20.0  # of a training pose that can answer for another
 _DIGITS = re.compile(r"\d+")
 
 
@@ -250,9 +251,7 @@ def in_order(splits: Splits) -> dict[str, list[Sample]]:
     return groups
 
 
-def nearest_train(
-    splits: Splits, split: str = "test", radius_m: float = 0.25, radius_deg: float = 20.0
-) -> NearestTrain | None:
+def nearest_train(splits: Splits, split: str = "test") -> NearestTrain | None:
     """Returns how far a split's poses are from training poses; None where either has none."""
     train = [s for s in splits.train if s.T_map_camera is not None]
     queries = evenly([s for s in splits.split(split) if s.T_map_camera is not None], _MOST_QUERIES)
@@ -268,11 +267,11 @@ def nearest_train(
         nearest = int(distance.argmin())
         metres.append(distance[nearest])
         degrees.append(angle[nearest])
-        near = distance <= radius_m
-        answered += bool(np.any(near & (angle <= radius_deg) if splits.has_orientation else near))
+        near = distance <= _NEAR_M
+        answered += bool(np.any(near & (angle <= _NEAR_DEG) if splits.has_orientation else near))
     median_deg = float(np.median(degrees)) if splits.has_orientation else float("nan")
     return NearestTrain(
-        float(np.median(metres)), median_deg, answered / len(queries), radius_m, radius_deg
+        float(np.median(metres)), median_deg, answered / len(queries), _NEAR_M, _NEAR_DEG
     )
 
 

@@ -19,6 +19,7 @@ _INK, _GREY, _PAPER = (30, 32, 36), (110, 114, 120), (250, 250, 248)
 _TRUE, _ESTIMATE, _ERROR = (24, 90, 200), (232, 96, 20), (240, 170, 130)
 _JUMP = (190, 30, 110)
 _EYE_M = 80.0  # so high that the walls hardly lean
+_MARGIN_M = 0.3  # of paper around the rooms
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,12 @@ class FloorPlan:
     Args:
         world: what is drawn.
         pixels_per_m: scale.
-        margin_m: of paper around the rooms.
     """
 
-    def __init__(self, world: World, pixels_per_m: float = 72.0, margin_m: float = 0.3) -> None:
+    def __init__(self, world: World, pixels_per_m: float = 72.0) -> None:
         low, high = world.bounds()
-        self._low, self._scale, self._margin = low, pixels_per_m, margin_m
-        self._high = high
-        width, height = np.ceil((high - low + 2 * margin_m) * pixels_per_m).astype(int)
+        self._low, self._high, self._scale = low, high, pixels_per_m
+        width, height = np.ceil((high - low + 2 * _MARGIN_M) * pixels_per_m).astype(int)
         f = pixels_per_m * _EYE_M
         camera = Camera(int(width), int(height), f, f, (width - 1) / 2, (height - 1) / 2)
         T_map_camera = np.eye(4)
@@ -68,8 +67,8 @@ class FloorPlan:
 
     def pixel(self, xy: NDArray[np.float64]) -> tuple[int, int]:
         """Returns the pixel (x, y) of a point on the floor of the map."""
-        x = (xy[0] - self._low[0] + self._margin) * self._scale
-        y = (self._high[1] + self._margin - xy[1]) * self._scale
+        x = (xy[0] - self._low[0] + _MARGIN_M) * self._scale
+        y = (self._high[1] + _MARGIN_M - xy[1]) * self._scale
         return round(float(x)), round(float(y))
 
     def _name(self, text: str, centre: tuple[float, float]) -> None:

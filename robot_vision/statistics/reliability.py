@@ -93,14 +93,12 @@ def area_under_risk_coverage(confidence: NDArray[Any], right: NDArray[Any]) -> S
     return statistic
 
 
-def risk_coverage(
-    confidence: NDArray[Any], right: NDArray[Any], points: int = 200
-) -> dict[str, list[float]]:
-    """Returns the curve, thinned to about this many points: coverage, risk, and their thresholds."""
+def risk_coverage(confidence: NDArray[Any], right: NDArray[Any]) -> dict[str, list[float]]:
+    """Returns the curve, thinned to about 200 points: coverage, risk, and their thresholds."""
     order, starts = groups(np.asarray(confidence), descending=True)
     ends = np.append(starts[1:], len(order))[: len(starts)]
-    if len(ends) > points:
-        ends = ends[np.unique(np.linspace(0, len(ends) - 1, points).round().astype(int))]
+    if len(ends) > 200:
+        ends = ends[np.unique(np.linspace(0, len(ends) - 1, 200).round().astype(int))]
     errors = np.cumsum(1.0 - np.asarray(right, np.float64)[order])
     return {
         "coverage": (ends / max(len(order), 1)).tolist(),

@@ -252,7 +252,7 @@ class Shown:
     # The robot
 
     def _status(self, topic: str, message: Any, look: Look) -> None:
-        self._scene.text(topic, "\n".join([*_STATUS_HEAD, *_status_rows(message, details=True)]))
+        self._scene.text(topic, "\n".join([*_STATUS_HEAD, *_status_rows(message)]))
 
     def _string(self, topic: str, message: Any, look: Look) -> None:
         self._scene.text(topic, _plain(message.data))
@@ -261,7 +261,7 @@ class Shown:
         """Shows each entry by its own: nodes send theirs one by one."""
         for status in message.status:
             name = str(status.name).strip("/") or "nameless"
-            rows = [*_STATUS_HEAD, *_status_rows(status, details=True)]
+            rows = [*_STATUS_HEAD, *_status_rows(status)]
             self._scene.text(f"{topic}/{self._scene.part(name)}", "\n".join(rows))
 
     def _scan(self, topic: str, message: Any, look: Look) -> None:
@@ -310,11 +310,11 @@ class Shown:
 _STATUS_HEAD = ("| | |", "|:--|:--|")
 
 
-def _status_rows(status: Any, details: bool) -> list[str]:
+def _status_rows(status: Any) -> list[str]:
     level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
     word = _LEVELS[level] if level < len(_LEVELS) else str(level)
     rows = [f"| **{word}** | {_plain(status.message)} |"]
-    rows += [f"| {_plain(v.key)} | {_plain(v.value)} |" for v in status.values if details]
+    rows += [f"| {_plain(v.key)} | {_plain(v.value)} |" for v in status.values]
     return rows
 
 

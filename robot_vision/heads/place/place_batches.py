@@ -24,8 +24,6 @@ class PlaceSampler(EpochSampler):
         seed: of the cover and the order.
         rank: of this process.
         world_size: number of processes; each gets its share of the batches.
-        reach: of a place, in units of the positives' limits; see `neighbours.cover`. Above a half two of
-            its images may be of an unknown relation, which losses over poses leave out.
 
     Attributes:
         place: int64 (N,): the place of each image, -1 for none.
@@ -42,7 +40,6 @@ class PlaceSampler(EpochSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        reach: float = 0.5,
     ) -> None:
         super().__init__(seed, rank, world_size)
         if places_per_batch < 2 or images_per_place < 2:
@@ -50,11 +47,10 @@ class PlaceSampler(EpochSampler):
                 f"places_per_batch is {places_per_batch} and images_per_place {images_per_place}: "
                 "both must be at least 2"
             )
-        if not 0 < reach <= 1:
-            raise ConfigError(f"reach is {reach!r}: it must be in (0, 1]")
         self.neighbours = neighbours
         self.places_per_batch, self.images_per_place = places_per_batch, images_per_place
-        self.place = cover(neighbours, seed, reach)
+        # Above a half two images of a place may be of an unknown relation, which losses leave out.
+        self.place = cover(neighbours, seed, 0.5)
         order = np.argsort(self.place, kind="stable")
         bounds = np.flatnonzero(np.diff(self.place[order])) + 1
         groups = [g for g in np.split(order, bounds) if self.place[g[0]] >= 0 and len(g) > 1]

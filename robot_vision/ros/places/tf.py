@@ -19,15 +19,10 @@ Array = NDArray[np.float64]
 
 
 class MovingTransforms(FrameTree[PoseBuffer]):
-    """A tree whose moving links are known for the last seconds, each asked at an image's stamp.
+    """A tree whose moving links are known for the last 20 s, each asked at an image's stamp."""
 
-    Args:
-        length_s: how far back it reaches.
-    """
-
-    def __init__(self, length_s: float = 20.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._length_s = length_s
         self._changed = threading.Condition()
         self.stamps_back = 0
 
@@ -37,7 +32,7 @@ class MovingTransforms(FrameTree[PoseBuffer]):
             add_static(self, message, refuse)
         else:
             for t in checked_transforms(message, refuse):
-                link = self.move(t.parent, t.child, lambda: PoseBuffer(self._length_s))
+                link = self.move(t.parent, t.child, lambda: PoseBuffer(20.0))
                 self.stamps_back += not link.add(t.stamp_ns, t.position, t.xyzw)
         with self._changed:
             self._changed.notify_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -151,20 +150,3 @@ def soft_bounds(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Clamps x, with a gradient that still pulls it back from outside, where clamp's is zero."""
     bounded: Tensor = _SoftBounds.apply(x, low, high)
     return bounded
-
-
-def covariance_scale(residual: Tensor, log_variance: Tensor) -> Tensor:
-    """Returns log factors (6,) that make the variances honest on held-out frames, axis by axis.
-
-    Added to the head's `log_variance.bias`, the mean of each squared error over its predicted
-    variance becomes 1. A network is surer of its training frames than it may be of new ones, so this
-    is fitted on frames that it has not seen.
-
-    Args:
-        residual: (M, 6), of held-out frames; see `PosePairs.residual`.
-        log_variance: (M, 6), as predicted.
-    """
-    low, high = (b.to(log_variance) for b in log_variance_bounds())
-    bounded = torch.minimum(torch.maximum(log_variance, low), high)
-    ratio = (residual.square() * (-bounded).exp()).mean(dim=0)
-    return ratio.clamp(min=math.exp(-20.0)).log()
