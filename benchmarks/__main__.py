@@ -32,11 +32,11 @@ from benchmarks import (
     stages,
     steps,
 )
-from benchmarks.compare import different_conditions, load
 from benchmarks.inputs import STREAMS
 from benchmarks.limits import limits
 from benchmarks.quiet import WATCH
 from benchmarks.timing import positive
+from robot_vision.cli.benchmark import different_conditions, load
 from robot_vision.errors import ConfigError
 
 PARTS = (

@@ -37,6 +37,7 @@ VERBS = {
     "calibrate": "calibrate the probabilities and covariances of a bundle on your own data",
     "optimise": "add faster programs to a bundle, each with a certificate of what it costs",
     "profile": "write a trace of the processing time of each frame, by stage and layer",
+    "benchmark": "compare two results of `make bench`",
     "view": "show a recording, what a model says of it, an evaluation or a map in Rerun's viewer",
     "explain": "draw which parts of an image an answer rests on and what each stage of the network sees",
     "make-bag": "write a rosbag2 from a folder of frames or a data set, with what is true of them",

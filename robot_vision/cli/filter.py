@@ -52,13 +52,16 @@ from robot_vision.studies.filtering.measure import (
     odometry_of_truth,
     read_odometry,
 )
+from robot_vision.studies.filtering.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
 from robot_vision.text.console import plain_console
+from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import parse_transform
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
 
 _WIDTH = 120  # where the output is no terminal
+_LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +114,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write a class file with the rates of the true labels of these bags, and compare nothing",
     )
+    parser.add_argument(
+        "--memory-curve",
+        default="",
+        metavar="SVG",
+        help="draw the quality of the filtered classes of these bags for each value of --memory, and "
+        "compare nothing else",
+    )
+    parser.add_argument(
+        "--calibration-bag",
+        action="append",
+        default=[],
+        metavar="BAG",
+        help="with --memory-curve: bag used to choose the value of --memory, also drawn; give three or "
+        "more",
+    )
     texts = {s.name: s.text[0].lower() + s.text[1:].rstrip(".") for s in settings(FilterParameters)}
     for name, parameter, default in (
         ("dwell-s", "class_dwell_s", model.dwell_s),
@@ -136,12 +154,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.bag or not args.model:
         raise ConfigError("Which recordings and which model? Give --bag BAG and --model BUNDLE")
     bundle = ModelBundle.load(find_model(args.model))
+    if args.calibration_bag and not args.memory_curve:
+        raise ConfigError("--calibration-bag goes with --memory-curve FILE.svg alone")
+    if 0 < len(args.calibration_bag) < _LEAST_BAGS:
+        raise ConfigError(
+            f"{len(args.calibration_bag)} calibration bags are too few: give {_LEAST_BAGS} or more"
+        )
     _check(args, bundle)
     if args.fit_class_file:
         return _fit(args, bundle)
+    if args.memory_curve:
+        return _draw_memory(args, bundle)
     settings = EvaluationSettings(resamples=args.resamples)
     raw, filtered, recordings = [], [], []
-    for index, (name, predictions, truth) in enumerate(predicted(args, bundle, args.bag)):
+    for index, (name, predictions, truth) in enumerate(_predicted(args, bundle, args.bag)):
         after, facts = _filtered(
             args, bundle, predictions, truth, args.bag[index], args.seed + index
         )
@@ -177,14 +203,16 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
         ),
         ("--no-cells", args.no_cells, "cells" in kinds, "without a model with cells"),
         ("--base-to-camera", (moved != np.eye(4)).any(), from_topic, "without --odometry TOPIC"),
+        ("--memory-curve", args.memory_curve, not args.fit_class_file, "with --fit-class-file"),
     ):
         if given and not works:
             raise ConfigError(f"{option} has no effect {why}")
     if "classifier" in bundle.spec.heads:
-        class_model(args, bundle.spec.heads["classifier"].labels)
+        _class_model(args, bundle.spec.heads["classifier"].labels)
     _pose_settings(args)
-    if args.fit_class_file:
-        make_folder(Path(args.fit_class_file).expanduser().parent, "--fit-class-file: folder")
+    for option in ("fit_class_file", "memory_curve"):
+        if file := getattr(args, option):
+            make_folder(Path(file).expanduser().parent, f"--{option.replace('_', '-')}: folder")
     make_folder(args.output)
 
 
@@ -194,7 +222,7 @@ def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
         raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to follow")
     labels = bundle.spec.heads["classifier"].labels
     recordings = []
-    for _, predictions, truth in predicted(args, bundle, args.bag):
+    for _, predictions, truth in _predicted(args, bundle, args.bag):
         found = associate(predictions, truth)
         recordings.append((found.predictions.stamps_ns, found.labels))
     write_rates(args.fit_class_file, labels, fitted_rates(labels, recordings))
@@ -202,10 +230,37 @@ def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
     return 0
 
 
-def predicted(
+def _draw_memory(args: argparse.Namespace, bundle: ModelBundle) -> int:
+    """Draws loss against trust; for the calibration bags also says which trust they speak for."""
+    if "classifier" not in bundle.spec.heads:
+        raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to filter")
+    model = _class_model(args, bundle.spec.heads["classifier"].labels)
+    threshold = bundle.spec.heads["classifier"].unknown_threshold
+    curves = {
+        title: memory_curve(_predicted(args, bundle, bags), model, threshold)
+        for title, bags in (("Calibration", args.calibration_bag), ("Others", args.bag))
+        if bags
+    }
+    write_whole(Path(args.memory_curve).expanduser(), picture(curves, args.memory))
+    lines = table_lines(curves)
+    header = ["memory", *(f"{t}: {w}" for t in curves for w in ("difference", "worse", "worst"))]
+    _print_table(args, header, lines)
+    if "Calibration" in curves:
+        curve = curves["Calibration"]
+        gain = held_out(curve)
+        worse = int((gain > 1e-6).sum())
+        print(
+            f"Chosen on {counted(len(gain), 'calibration bag')}: class_memory {curve.chosen():g}."
+        )
+        held = f"{gain.mean():+.4f}, worse on {worse} of {len(gain)}"
+        print(f"Chosen on all but one and measured on that one: {held}.")
+    print(f"wrote {args.memory_curve}")
+    return 0
+
+
+def _predicted(
     args: argparse.Namespace, bundle: ModelBundle, bags: list[str]
 ) -> list[tuple[str, Predictions, Truth]]:
-    """Returns name, predictions and truth of each bag."""
     jobs = [
         Job(
             bag=str(Path(bag).expanduser()),
@@ -239,7 +294,7 @@ def _filtered(
 ) -> tuple[Predictions, dict[str, Any]]:
     facts: dict[str, Any] = {}
     if "classifier" in bundle.spec.heads and predictions.probabilities is not None:
-        model = class_model(args, predictions.labels)
+        model = _class_model(args, predictions.labels)
         threshold = bundle.spec.heads["classifier"].unknown_threshold
         predictions = filtered_classes(predictions, model, threshold)
     cells = [] if args.no_cells else _cells(bundle, predictions)
@@ -290,8 +345,7 @@ def _pose_settings(args: argparse.Namespace) -> PoseFilterSettings:
     )
 
 
-def class_model(args: argparse.Namespace, labels: tuple[str, ...]) -> ClassModel:
-    """Returns what the arguments assume of classes."""
+def _class_model(args: argparse.Namespace, labels: tuple[str, ...]) -> ClassModel:
     known = read_class_file(args.class_file, labels) if args.class_file else ClassKnowledge()
     return ClassModel(
         labels,
@@ -324,7 +378,7 @@ def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]
     if len(recordings) > 1:
         alone = {r["name"]: {f"nll of {r['name']}": r["nll"]} for r in recordings if "nll" in r}
         lines += gain_lines(alone)
-    print_table(args, ["", "raw", "filtered", "difference"], lines)
+    _print_table(args, ["", "raw", "filtered", "difference"], lines)
     if args.format == "markdown":
         return
     console = _console()
@@ -336,8 +390,7 @@ def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]
     console.print(f"wrote {args.output / 'filters.json'}", soft_wrap=True)
 
 
-def print_table(args: argparse.Namespace, header: list[str], lines: list[list[str]]) -> None:
-    """Prints rows in the format of --format."""
+def _print_table(args: argparse.Namespace, header: list[str], lines: list[list[str]]) -> None:
     if args.format == "json":
         print(json.dumps([header, *lines]))
         return

@@ -1,4 +1,4 @@
-"""`robot-vision profile` and `python -m benchmarks.compare`, as a user runs them."""
+"""`robot-vision profile` and `robot-vision benchmark --compare`, as a user runs them."""
 
 import gc
 import json
@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import compare
 from robot_vision.cli import main
 from robot_vision.pipeline import Pipeline
 from robot_vision.tracing import Trace
@@ -51,7 +50,7 @@ def compared(tmp_path, **changes):
         data["machine"].update(node.get("machine", {}))
         files.append(tmp_path / f"{name}.json")
         files[-1].write_text(json.dumps(data))
-    return compare.main([*map(str, files)])
+    return main(["benchmark", "--compare", *map(str, files)])
 
 
 @pytest.mark.slow
@@ -163,7 +162,7 @@ def test_compare_keeps_the_order_of_the_file(tmp_path, capsys):
         data = {**FIGURES, "node_float32": dict.fromkeys(names, value)}
         (tmp_path / file).write_text(json.dumps(data))
     files = [str(tmp_path / file) for file in ("old", "new")]
-    assert compare.main(files) == 1
+    assert main(["benchmark", "--compare", *files]) == 1
     out = capsys.readouterr().out
     assert sorted(names, key=lambda name: out.index(f"/{name}")) == names
 
@@ -182,7 +181,7 @@ def compared_part(tmp_path, part, old, new):
     """Compares two results that differ in one part."""
     for file, value in (("old", old), ("new", new)):
         (tmp_path / file).write_text(json.dumps({**FIGURES, part: value}))
-    return compare.main([str(tmp_path / file) for file in ("old", "new")])
+    return main(["benchmark", "--compare", *(str(tmp_path / file) for file in ("old", "new"))])
 
 
 @pytest.mark.parametrize(
@@ -250,5 +249,5 @@ def test_compare_shows_a_rate_that_was_none_before(tmp_path, capsys):
 def test_compare_refuses_what_is_no_benchmark(tmp_path, capsys, text):
     (tmp_path / "x.json").write_text(text)
     file = str(tmp_path / "x.json")
-    assert compare.main([file, file]) == 2
+    assert main(["benchmark", "--compare", file, file]) == 2
     assert "x.json" in capsys.readouterr().err

@@ -161,6 +161,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
     pictures = [str(path) for path in sorted(labelled.rglob("*.png"))]
     config = configuration("image_folder", labelled, work / "run", loop={"epochs": 1})
     (work / "train.yaml").write_text(yaml.safe_dump(plain(config)))
+    results = str(ROOT / "docs" / "benchmarks.json")
     model, bags, trained = ["--model", bundle], ["--bag", bag], ["run/bundle"]
     untrained = ["--torchvision", "mobilenet_v2", "--weights", "none"]
     calls: dict[str, list[list[str]]] = {
@@ -183,6 +184,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
             ]
         ],
         "profile": [[bag, *model, "--frames", "8", "--layers", "--output", "profile"]],
+        "benchmark": [["--compare", results, results]],
         "explain": [["--model", "run/bundle", "--output", "explained", pictures[0]]],
         "view": [[bag, *model, "--output", "seen.rrd"]],
         "make-bag": [[str(labelled / "test" / "red"), "--out", "made"]],

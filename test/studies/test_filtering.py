@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from ros_free_odometry import write_odometry
 from scipy.spatial.transform import Rotation
 from tiny_bundle import LABELS, make_tiny_bundle
 
-from benchmarks.class_memory import MemoryCurve, held_out, memory_curve
 from robot_vision.cli import main
 from robot_vision.contract import registry
 from robot_vision.contract.settings import EvaluationSettings
@@ -43,6 +43,7 @@ from robot_vision.studies.filtering.measure import (
     odometry_of_truth,
     read_odometry,
 )
+from robot_vision.studies.filtering.memory_curve import MemoryCurve, held_out, memory_curve
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.truth.tracks import Truth
 
@@ -340,6 +341,24 @@ def test_trust_is_the_least_that_is_as_good_as_the_best():
         MemoryCurve(("a",), memories, np.zeros(1), change[:1]).chosen()
 
 
+@pytest.mark.slow
+def test_command_draws_what_the_memory_is_worth(tmp_path, capsys):
+    bundle, bag = make_tiny_bundle(tmp_path / "tiny"), record(tmp_path / "bag")
+    svg = tmp_path / "curve.svg"
+    given = ["filter", "--model", str(bundle), "--output", str(tmp_path / "out"), "--bag", str(bag)]
+    given += ["--calibration-bag", str(bag)] * 3
+    assert main([*given, "--memory-curve", str(svg), "--format", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "| 0.15 |" in said and "Chosen on 3 calibration bags: class_memory" in said
+    assert ElementTree.fromstring(svg.read_text()).tag.endswith("svg")
+    for wrong, word in (
+        (given, "--memory-curve"),
+        ([*given[:-2], "--memory-curve", str(svg)], "3 or more"),
+    ):
+        assert main(wrong) == 2
+        assert word in capsys.readouterr().err
+
+
 def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
     tmp_path, capsys, monkeypatch
 ):
@@ -358,10 +377,15 @@ def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
         (["--pose-gate-probability", "2"], "gate_probability is 2"),
         (["--base-to-camera", "1,2"], "base_to_camera is '1,2'"),
         (["--class-file", "no"], "class_file no cannot be read"),
+        (["--memory-curve", nowhere], "--memory-curve: folder"),
         (["--fit-class-file", nowhere], "--fit-class-file: folder"),
         (["--output", nowhere], "--output"),
         (["--no-cells"], "--no-cells has no effect without a model with cells"),
         (["--base-to-camera", "1,0,0,0,0,0,1"], "has no effect without --odometry TOPIC"),
+        (
+            ["--memory-curve", "x.svg", "--fit-class-file", "y.yaml"],
+            "has no effect with --fit-class-file",
+        ),
         (["--model", str(cells), "--class-file", "no"], "without a model with a classifier"),
     ):
         assert main([*given, *wrong]) == 2

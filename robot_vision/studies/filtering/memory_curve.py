@@ -1,29 +1,22 @@
 """How far the class filter should trust its memory: its loss against that trust, on labelled recordings.
 
 A memory makes good frames of bad ones, and late answers at doors. Which weighs more depends on robot,
-camera and rooms, so measure it: `python -m benchmarks.class_memory --model BUNDLE --bag BAG --svg FILE`,
-with `--calibration-bag BAG` three times or more to choose by, and the other options of `robot-vision filter`.
+camera and rooms, so `robot-vision filter --memory-curve` measures it.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.bundle.installed import find_model
 from robot_vision.charts.sheet import sheet
 from robot_vision.charts.svg import Chart
-from robot_vision.cli import filter as filter_verb
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
-from robot_vision.files.whole import write_whole
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.studies.filtering.measure import filtered_classes
@@ -183,36 +176,3 @@ def table_lines(curves: Mapping[str, MemoryCurve]) -> list[list[str]]:
             ]
         lines.append(cells)
     return lines
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws and prints loss against trust; of three calibration bags or more also the trust to choose."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.class_memory", description=__doc__)
-    filter_verb.add_arguments(parser)
-    parser.add_argument("--calibration-bag", action="append", default=[], metavar="BAG")
-    parser.add_argument("--svg", type=Path, required=True, metavar="FILE")
-    args = parser.parse_args(argv)
-    bundle = ModelBundle.load(find_model(args.model))
-    head = bundle.spec.heads["classifier"]
-    model = filter_verb.class_model(args, head.labels)
-    curves = {
-        title: memory_curve(
-            filter_verb.predicted(args, bundle, bags), model, head.unknown_threshold
-        )
-        for title, bags in (("Calibration", args.calibration_bag), ("Others", args.bag))
-        if bags
-    }
-    write_whole(args.svg, picture(curves, args.memory))
-    header = ["memory", *(f"{t}: {w}" for t in curves for w in ("difference", "worse", "worst"))]
-    filter_verb.print_table(args, header, table_lines(curves))
-    if "Calibration" in curves:
-        gain = held_out(curves["Calibration"])
-        print(f"class_memory chosen on the calibration bags: {curves['Calibration'].chosen():g}")
-        print(
-            f"Chosen on all but one and measured on that one: {gain.mean():+.4f}, worse on "
-            f"{int((gain > 1e-6).sum())} of {len(gain)}"
-        )
-
-
-if __name__ == "__main__":
-    main()

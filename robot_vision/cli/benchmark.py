@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare OLD.json NEW.json`: what changed between two runs of `make bench`."""
+"""`robot-vision benchmark --compare OLD.json NEW.json`: what changed between two runs of `make bench`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 import json
 import math
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,25 @@ _SMALLER = re.compile(
 _SETTINGS = ("rate_hz", "at_")  # of a trial at a fixed rate the rate is what was asked for
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the changes. Exit status 1 if something got worse by more than the noise."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("results", nargs=2, metavar=("OLD", "NEW"), help="files benchmarks.json")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        required=True,
+        metavar=("OLD", "NEW"),
+        help="two benchmarks.json files, the older one first",
+    )
     parser.add_argument(
         "--noise", type=float, default=5.0, metavar="PERCENT",
         help="largest change that is not reported, in percent (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="also show what did not change")
-    args = parser.parse_args(argv)
-    try:
-        old, new = (load(path) for path in args.results)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the changes. Exit status 1 if something got worse by more than the noise."""
+    old, new = (load(path) for path in args.compare)
     console = plain_console()
     for line in different_conditions(old, new):
         console.print(f"not the same: {line}")
@@ -127,7 +130,3 @@ def _change(name: str, before: float, after: float) -> float:
 
 def _verdict(name: str, change: float) -> str:
     return "better" if change * _direction(name) > 0 else "worse"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
