@@ -15,6 +15,10 @@ from robot_vision.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     import onnx
 
+# Through these a value passes unchanged.
+_TRANSPARENT = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear")
+
+
 _INNER = "raw."
 
 
@@ -83,6 +87,12 @@ class OnnxGraph:
 
     def _producers(self) -> dict[str, Any]:
         return {output: node for node in self._graph.node for output in node.output}
+
+    def _behind(self, name: str, producers: dict[str, Any]) -> str:
+        """Returns where a value comes from, behind nodes that do not change it."""
+        while name in producers and producers[name].op_type in _TRANSPARENT:
+            name = producers[name].input[0]
+        return name
 
     def value(self, head: str, word: str) -> str:
         """Returns the name of a value that a head's module computes before its answer is decoded.

@@ -15,8 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import GRAPH, ModelBundle
-from robot_vision.bundle.onnx_graph import OnnxGraph
 from robot_vision.calibration.folds import blocks_of, folds_of, resampler_of, times_of, units_of
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.contract import registry
 from robot_vision.contract.calibration import FOLDS, Fit, Fitted, Fitter, Options
 from robot_vision.contract.head import Head
@@ -179,11 +179,11 @@ def fit(
         seed=options.seed,
         settings=options.settings,
     )
-    graphs: list[OnnxGraph] = []  # one, where a head is fitted
+    graphs: list[GraphEditor] = []  # one, where a head is fitted
     for fitter, was, part, word in parts_of(bundle.spec):
         if word not in options.parts:
             continue
-        graphs = graphs or [OnnxGraph(bundle.graph, str(bundle.path / GRAPH))]
+        graphs = graphs or [GraphEditor(bundle.graph, str(bundle.path / GRAPH))]
         head, own = fitter.head, options_for(fitter, options)
         given = replace(
             shared,
@@ -192,6 +192,7 @@ def fit(
             truth=_truth(material, fitter, part, was, bundle.spec.input),
             constants=_Found(graphs[0].constants(head.name)),
             record=bundle.material[head.name].calibration.get(part) or {},
+            old=graphs[0].is_old(head.name),
         )
         if reference is not None and fitter.compares(part, own):
             known = _truth(reference, fitter, part, was, bundle.spec.input)
@@ -216,7 +217,7 @@ def calibrated_graph(bundle: ModelBundle, found: Calibration) -> bytes:
     changes = [(head, part) for head, part in found.written if part.constants or part.edit]
     if not changes:
         return bundle.graph
-    editor = OnnxGraph(bundle.graph, str(bundle.path / GRAPH))
+    editor = GraphEditor(bundle.graph, str(bundle.path / GRAPH))
     for head, part in changes:
         for word, value in part.constants.items():
             editor.set_constant(head.name, word, value)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import GRAPH, ModelBundle
-from robot_vision.bundle.onnx_graph import OnnxGraph
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.images.resizing import network_inputs, source_size
@@ -92,7 +92,7 @@ def exposed(bundle: ModelBundle) -> bytes:
     wanted = [(head, word) for head, fitter in fitters for word in fitter.inner]
     if not wanted:
         return bundle.graph
-    editor = OnnxGraph(bundle.graph, str(bundle.path / GRAPH))
+    editor = GraphEditor(bundle.graph, str(bundle.path / GRAPH))
     for head, word in wanted:
         with contextlib.suppress(BundleError):  # fits that need it say so
             editor.expose(head.key(word), head.name, word)

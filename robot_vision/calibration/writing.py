@@ -23,6 +23,7 @@ from robot_vision.bundle.bundle import (
     write_manifest,
 )
 from robot_vision.calibration.fit import Calibration, parts_of
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.whole import draft_folder
 
@@ -86,6 +87,14 @@ def _write_weights(bundle: ModelBundle, file: Path, graph: bytes, found: Calibra
     if graph == bundle.graph:
         shutil.copyfile(bundle.path / WEIGHTS, file)
         return
+    editor = GraphEditor(bundle.graph)
+    if bundle.spec.epistemic is not None and any(map(editor.is_old, found.constants)):
+        # Its graph averages several answers and is calibrated after that; the network has no such place.
+        found.notes.append(
+            f"{WEIGHTS} is left out: a network with several answers is calibrated in its graph alone, so the "
+            "torch engine cannot run this bundle; train from the bundle that it was made from"
+        )
+        return
     if importlib.util.find_spec("safetensors") is None:
         raise ConfigError(
             "Changing a bundle's weights needs safetensors: pip install 'robot_vision[train]'"
@@ -101,6 +110,7 @@ def _write_weights(bundle: ModelBundle, file: Path, graph: bytes, found: Calibra
         }
     for head, constants in found.constants.items():
         for word, value in constants.items():
+            tensors.pop(f"heads.{head}.{word}", None)  # its place before constants had names
             tensors[f"heads.{head}.constants.{word}"] = value.astype(np.float32)
     header = json.loads(metadata[_HEADER])
     header["network"] = found.spec.to_dict()

@@ -61,6 +61,7 @@ class Fit(Generic[S]):
         model: the bundle's name.
         seed: of what is drawn.
         settings: what the same place is.
+        old: whether the graph is from before constants had names.
         apart: outputs and truth of training images, each by a head that was trained without its part of the
             data (`Trainer.parts`), and the part (M,); None where there are none.
     """
@@ -80,6 +81,7 @@ class Fit(Generic[S]):
     model: str = ""
     seed: int = 0
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    old: bool = False
     apart: tuple[Mapping[str, NDArray[Any]], Sequence[Any], NDArray[np.int64]] | None = None
 
 

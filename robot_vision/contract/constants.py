@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -34,3 +35,14 @@ def graph_name(name: str) -> str | None:
     """Returns `constants.HEAD.NAME` for the exporter's name of a constant; None for another value's name."""
     found = _INITIALISER.fullmatch(name)
     return f"constants.{found[1]}.{found[2]}" if found else None
+
+
+def name_in(names: Collection[str], wanted: str) -> str | None:
+    """Returns under which name a file has a tensor; None for a constant that it lacks: all ones.
+
+    Files from before there were constants lack them, or have them without the word.
+    """
+    if wanted in names or ".constants." not in wanted:
+        return wanted
+    old = wanted.replace(".constants.", ".")
+    return old if old in names else None

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from robot_vision.contract.constants import name_in
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.whole import draft_of
@@ -102,7 +103,9 @@ def load_network(path: str | Path) -> MultiHeadNetwork:
             raise BundleError(f"{path}: {error}") from error
         expected = network.state_dict()
         names = set(file.keys())
-        missing, extra = sorted(expected.keys() - names), sorted(names - expected.keys())
+        stored = {name: name_in(names, name) for name in expected}
+        missing = sorted(name for name, at in stored.items() if at and at not in names)
+        extra = sorted(names - set(stored.values()))
         if missing or extra:
             what, keys = ("lacks", missing) if missing else ("has the unexpected", extra)
             raise BundleError(
@@ -111,12 +114,16 @@ def load_network(path: str | Path) -> MultiHeadNetwork:
             )
         state = {}
         for name, like in expected.items():
-            shape = tuple(file.get_slice(name).get_shape())
+            at = stored[name]
+            if at is None:
+                state[name] = torch.ones(like.shape, dtype=like.dtype)
+                continue
+            shape = tuple(file.get_slice(at).get_shape())
             if shape != tuple(like.shape):
                 raise BundleError(
                     f"{path}: {name} has shape {shape} and should have {tuple(like.shape)}"
                 )
-            state[name] = file.get_tensor(name).to(like.dtype)
+            state[name] = file.get_tensor(at).to(like.dtype)
     network.load_state_dict(state, assign=True)
     return network.eval()
 

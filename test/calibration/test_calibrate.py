@@ -14,8 +14,8 @@ from scipy.special import log_softmax, softmax
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle, write_manifest
-from robot_vision.bundle.onnx_graph import OnnxGraph
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.run import Data, calibrate, heads_with_truth
 from robot_vision.cli import main
 from robot_vision.cli.calibrate import summary
@@ -23,7 +23,7 @@ from robot_vision.contract.calibration import FOLDS, Fit, Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.errors import ConfigError
+from robot_vision.errors import BundleError, ConfigError
 from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
@@ -385,31 +385,125 @@ def test_edited_graph_computes_what_was_asked_for(tiny, which, score):
     images = np.random.default_rng(0).integers(
         0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8
     )
-    editor = OnnxGraph(bundle.graph)
+    editor = GraphEditor(bundle.graph)
     editor.expose("logits", "classifier", "logits")
     before = run_graph(editor.to_bytes(), images)
-    temperature = editor.constants("classifier")["temperature"]
     assert np.allclose(
-        before["probabilities"], softmax(before["logits"] / temperature, axis=1), atol=1e-6
+        before["probabilities"], softmax(before["logits"] / editor.temperature(), axis=1), atol=1e-6
     )
-    factor = np.sqrt(np.outer(SCALE, SCALE))
-    first = OnnxGraph(bundle.graph)
-    first.set_constant("classifier", "temperature", np.array(2.5))
-    was = first.constants("pose")["covariance_factor"]
-    first.set_constant("pose", "covariance_factor", was * factor)
+    first = GraphEditor(bundle.graph)
+    first.set_temperature(2.5)
+    first.scale_covariance(SCALE)
     # Calibrated a second time, and with another score first: nothing adds up.
-    editor = OnnxGraph(first.to_bytes())
+    editor = GraphEditor(first.to_bytes())
     put_score(editor, CLASSIFIER, "energy")
-    editor.set_constant("classifier", "temperature", np.array(1.7))
+    editor.set_temperature(1.7)
     put_score(editor, CLASSIFIER, score)
     after = run_graph(editor.to_bytes(), images)
     wanted = softmax(before["logits"].astype(float) / 1.7, axis=1)
     assert np.allclose(after["probabilities"], wanted, atol=1e-6)
     known = logit_score(score, before["logits"], 1.7)
     assert np.allclose(after["known_score"], known, rtol=1e-5, atol=1e-6)
+    factor = np.sqrt(np.outer(SCALE, SCALE))
     assert np.allclose(after["pose_covariance"], before["pose_covariance"] * factor, rtol=1e-5)
     for name in ("position", "orientation_xyzw", "descriptor"):
         assert np.array_equal(after[name], before[name])
+
+
+def test_full_covariance_is_scaled_with_its_correlations_kept():
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Identity", ["given"], ["pose_covariance"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [value("given", TensorProto.FLOAT, ["N", 6, 6])],
+        [value("pose_covariance", TensorProto.FLOAT, ["N", 6, 6])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    root = np.random.default_rng(0).normal(size=(4, 6, 6)).astype(np.float32)
+    covariance = root @ root.transpose(0, 2, 1)
+    editor = GraphEditor(model.SerializeToString())
+    editor.scale_covariance(SCALE)
+    editor.scale_covariance(SCALE)
+    (after,) = run_graph(editor.to_bytes(), covariance, "given").values()
+    assert np.allclose(after, scaled(covariance, SCALE**2), rtol=1e-5)
+
+    def correlation(C: np.ndarray) -> np.ndarray:
+        sigma = np.sqrt(np.diagonal(C, axis1=1, axis2=2))
+        return C / (sigma[:, :, None] * sigma[:, None, :])
+
+    assert np.allclose(correlation(after), correlation(covariance), atol=1e-5)
+    assert onnx.load_model_from_string(editor.to_bytes()).graph.initializer[0].name
+
+
+def test_old_graph_of_several_answers_scales_the_heads_part_and_not_their_spread():
+    """And one that an earlier version calibrated as a whole is refused."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    names = {"mean": "given", "spread": "pose_spread"}
+    nodes = [
+        helper.make_node("Identity", ["given"], ["mean"]),
+        helper.make_node("Abs", ["given"], ["pose_spread"]),
+        helper.make_node("Add", ["mean", names["spread"]], ["pose_covariance"]),
+    ]
+    matrix = ["N", 6, 6]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("given", TensorProto.FLOAT, matrix)],
+        [value(n, TensorProto.FLOAT, matrix) for n in ("pose_covariance", "pose_spread")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    given = np.random.default_rng(0).normal(size=(4, 6, 6)).astype(np.float32)
+    editor = GraphEditor(model.SerializeToString())
+    editor.scale_covariance(SCALE)
+    again = GraphEditor(editor.to_bytes())
+    again.scale_covariance(SCALE)
+    after = run_graph(again.to_bytes(), given, "given")
+    assert np.array_equal(after["pose_spread"], np.abs(given))
+    wanted = scaled(given, SCALE**2) + np.abs(given)
+    assert np.allclose(after["pose_covariance"], wanted, rtol=1e-5, atol=1e-5)
+    model.graph.node[2].output[0] = "sum"
+    model.graph.node.append(helper.make_node("Neg", ["sum"], ["pose_covariance"]))
+    with pytest.raises(BundleError, match="calibrate the bundle that it was made from"):
+        GraphEditor(model.SerializeToString()).scale_covariance(SCALE)
+
+
+def test_graph_without_a_softmax_gets_room_for_a_temperature():
+    """A mean of several answers: a temperature makes of p what is proportional to p^(1/T)."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Softmax", ["given"], ["each"], axis=2),
+        helper.make_node("ReduceMean", ["each"], ["probabilities"], axes=[1], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("given", TensorProto.FLOAT, ["N", 8, 4])],
+        [value("probabilities", TensorProto.FLOAT, ["N", 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    z = (np.random.default_rng(0).normal(size=(20, 8, 4)) * 4).astype(np.float32)
+    mean = softmax(z, axis=2).mean(axis=1)
+    editor = GraphEditor(model.SerializeToString())
+    editor.set_temperature(1.6)
+    (after,) = run_graph(editor.to_bytes(), z, "given").values()
+    power = mean ** (1 / 1.6)
+    assert np.allclose(after, power / power.sum(axis=1, keepdims=True), atol=1e-5)
+    again = GraphEditor(editor.to_bytes())
+    assert again.temperature() == pytest.approx(1.6)
+    again.set_temperature(1.0)
+    (back,) = run_graph(again.to_bytes(), z, "given").values()
+    assert np.allclose(back, mean, atol=1e-5)
 
 
 def run_graph(graph: bytes, images: np.ndarray, name: str = "images") -> dict[str, np.ndarray]:
@@ -707,9 +801,10 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score, passes):
 
 
 @pytest.mark.slow
-def test_graph_of_half_precision_is_calibrated(tmp_path):
-    """float16 rounds constants and outputs."""
+def test_variants_of_a_graph_are_calibrated(tmp_path):
+    """float16 rounds constants and outputs; what the quantiser prepares lacks a division by one."""
     torch = pytest.importorskip("torch")
+    shapes = pytest.importorskip("onnxruntime.quantization.shape_inference")
 
     from robot_vision.contract.spec import NetworkSpec
     from robot_vision.heads.classifier.spec import ClassifierSpec
@@ -727,17 +822,25 @@ def test_graph_of_half_precision_is_calibrated(tmp_path):
     images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
     plain = export_bundle(network, tmp_path / "plain", "net", images)
     samples = colour_samples(150, rng, posed=True)
-    path = make_tiny_bundle(tmp_path / "half")
-    for file in path.iterdir():
-        file.unlink()
-    _float16(plain.path / "model.onnx", path / "model.onnx")
-    write_manifest(path, "half", plain.spec, {}, {})
-    options = Options(("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=0))
-    old = ModelBundle.load(path)
-    new, found = calibrate(old, held_out(samples), options, tmp_path / "new")
-    scale = found.heads["pose"].values["variance_scale"]
-    assert not found.heads["pose"].left
-    with Pipeline.load(path, "onnx") as one, Pipeline.load(new.path, "onnx") as two:
-        before, after = one(images)[0]["pose"], two(images)[0]["pose"]
-    ratio = np.diagonal(after.covariance) / np.diagonal(before.covariance)
-    assert np.allclose(ratio, scale, rtol=2e-3)
+    for name in ("half", "ready"):
+        path = make_tiny_bundle(tmp_path / name)
+        for file in path.iterdir():
+            file.unlink()
+        graph = path / "model.onnx"
+        if name == "half":
+            _float16(plain.path / "model.onnx", graph)
+        else:
+            source = str(plain.path / "model.onnx")
+            shapes.quant_pre_process(source, str(graph), skip_symbolic_shape=True)
+        write_manifest(path, name, plain.spec, {}, {})
+        options = Options(
+            ("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=0)
+        )
+        old = ModelBundle.load(path)
+        new, found = calibrate(old, held_out(samples), options, tmp_path / f"new_{name}")
+        scale = found.heads["pose"].values["variance_scale"]
+        assert not found.heads["pose"].left
+        with Pipeline.load(path, "onnx") as one, Pipeline.load(new.path, "onnx") as two:
+            before, after = one(images)[0]["pose"], two(images)[0]["pose"]
+        ratio = np.diagonal(after.covariance) / np.diagonal(before.covariance)
+        assert np.allclose(ratio, scale, rtol=2e-3)

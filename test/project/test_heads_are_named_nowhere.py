@@ -32,6 +32,7 @@ CONSUMERS = (
     "cli/demo.py",
     "cli/filter.py",
     "cli/make_bag/",  # counts poses
+    "calibration/old_graphs.py",  # graphs from before constants had names: they had these heads
     "evaluation/predict/columns.py",  # format robot_vision.predictions/1 has the columns of these heads
 )
 # The ground, formats of files, and robots: a pose, a collision or a class label is there what it is anywhere.

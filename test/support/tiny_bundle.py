@@ -85,11 +85,8 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
         count = len(spec.heads["classifier"].labels)
         weights = np.zeros((3, count))
         weights[np.arange(min(3, count)), np.arange(min(3, count))] = 20.0
-        node("Identity", ["colour"], "raw.classifier.features")
-        node("MatMul", ["colour", const("w_class", weights)], "raw.classifier.logits")
-        temperature = const("constants.classifier.temperature", 1.0)
-        node("Div", ["raw.classifier.logits", temperature], "scaled")
-        node("Softmax", ["scaled"], "probabilities", axis=1)
+        node("MatMul", ["colour", const("w_class", weights)], "logits")
+        node("Softmax", ["logits"], "probabilities", axis=1)
         node("ReduceMax", ["probabilities"], "known_score", axes=[1], keepdims=0)
     if "pose" in spec.heads:
         node("Identity", ["colour"], "position")
@@ -101,9 +98,7 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
         node("MatMul", ["colour", const("w_blue", [[0.0], [0.0], [1.0]])], "blue")
         node("Add", ["blue", const("c001", 0.01)], "variance")
         node("Reshape", ["variance", const("to_matrix", [-1, 1, 1], np.int64)], "variance3")
-        node("Mul", ["variance3", const("eye", np.eye(6))], "diagonal")
-        factor = const("constants.pose.covariance_factor", np.ones((6, 6)))
-        node("Mul", ["diagonal", factor], "pose_covariance")
+        node("Mul", ["variance3", const("eye", np.eye(6))], "pose_covariance")
     if "place" in spec.heads:
         rng = np.random.default_rng(0)
         node("MatMul", ["colour", const("w_place", rng.normal(size=(3, DESCRIPTOR_SIZE)))], "proj")

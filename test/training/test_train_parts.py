@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from train_data import configuration, make_labelled
 
 from robot_vision.contract import registry
+from robot_vision.contract.constants import Constants
 from robot_vision.contract.training import DataFacts
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError
@@ -30,6 +31,7 @@ from robot_vision.training.fit.checkpoint import (
     SaveError,
     load_state,
     save_state,
+    with_constants,
     write_whole,
 )
 from robot_vision.training.fit.model import Trainee, build_network, make_losses
@@ -267,6 +269,28 @@ def test_checkpoint_gives_back_every_number(tmp_path):
     assert a["state"].keys() == b["state"].keys() != set()
     for index, numbers in a["state"].items():
         assert all(torch.equal(value, b["state"][index][key]) for key, value in numbers.items())
+
+
+def test_checkpoint_of_before_constants_had_names_is_read(tmp_path):
+    def module():
+        made = nn.Sequential(nn.Linear(2, 2), Constants(temperature=(), factor=(2,)))
+        made.constants = made[1]
+        return made
+
+    new, old = module(), module()
+    old[0].weight.data.fill_(7.0)
+    old.constants["temperature"].fill_(3.0)
+    state = {
+        key.replace(".constants.", "."): value
+        for key, value in {f"head.{k}": v for k, v in old.state_dict().items()}.items()
+        if not key.endswith("factor") and ".1." not in key
+    }
+    assert "head.temperature" in state
+    whole = nn.ModuleDict({"head": new})
+    expected = {k: v for k, v in whole.state_dict().items() if ".1." not in k}
+    found = with_constants(state, expected)
+    assert found.keys() == expected.keys()
+    assert found["head.constants.temperature"] == 3 and found["head.constants.factor"].eq(1).all()
 
 
 def test_last_good_checkpoint_survives_a_full_disk(tmp_path):

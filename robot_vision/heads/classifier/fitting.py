@@ -167,6 +167,8 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
                     "the threshold of unknown images is dropped, since it was for scores at another "
                     "temperature: calibrate open_set too"
                 )
+        if material.old:
+            found.edit = lambda graph: put_score(graph, self.head, spec.score, spec.feature_size)
         return found
 
     def _fit_open_set(self, material: Fit[ClassifierSpec], options: CalibrationOptions) -> Fitted:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from robot_vision.contract.constants import name_in
 from robot_vision.errors import BundleError, RobotVisionError
 from robot_vision.files import whole
 from robot_vision.networks.checkpoint import open_tensors
@@ -129,9 +130,23 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
         BundleError: they are of another network.
     """
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(with_constants(state, module.state_dict()))
     except RuntimeError as error:
         raise _other_network(path, error) from error
+
+
+def with_constants(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns a checkpoint's tensors with the constants that those of before there were any lack."""
+    found = dict(state)
+    for wanted, value in expected.items():
+        name = name_in(state, wanted)
+        if name is None:
+            found[wanted] = value  # of ones, until it is calibrated
+        elif name != wanted:
+            found[wanted] = found.pop(name)
+    return found
 
 
 def _other_network(path: Path, error: Exception) -> BundleError:

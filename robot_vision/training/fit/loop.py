@@ -39,6 +39,7 @@ from robot_vision.training.fit.checkpoint import (
     read_header,
     save_state,
     save_tensors,
+    with_constants,
 )
 from robot_vision.training.fit.model import Trainee
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor, set_rate
@@ -299,7 +300,7 @@ def finished(folder: Path, train: Views) -> StageState | None:
 
 def _require_same(header: Mapping[str, Any], train: Views, folder: Path) -> None:
     now = train.samples.identity
-    then = header["data"]
+    then = header.get("data", now)  # not in checkpoints of the first runs
     if then != now:
         raise ConfigError(
             f"{folder / LAST} was trained on other images than there are now (then {then['images']}, now "
@@ -325,7 +326,8 @@ def _resumed(
         scaler.load_state_dict(header["scaler"])
     load_module(trainee, tensors["trainee"], folder / LAST)
     if average is not None:
-        average.load_state_dict({"step": state.step, "average": tensors["average"]})
+        kept = with_constants(tensors["average"], trainee.network.state_dict())
+        average.load_state_dict({"step": state.step, "average": kept})
     if stage.chooser is not None and "chooser" in tensors:
         stage.chooser.load(tensors["chooser"])
     return state
