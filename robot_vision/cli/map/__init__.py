@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--dtype",
         choices=DTYPES,
-        help=f"type of the descriptors in the map; float16 halves their size (default: {DTYPES[0]})",
+        default=DTYPES[0],
+        help="type of the descriptors in the map; float16 halves their size (default: %(default)s)",
     )
     _add_recording(verb("add", "add the keyframes of another bag or data set to a map"))
 

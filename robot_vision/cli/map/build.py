@@ -59,12 +59,14 @@ def make(
     try:
         places = open_map(args.map, bundle=bundle)
     except MapMissingError:
-        places = create_map_for(args.map, bundle, frame_id, args.dtype or DTYPES[0])
+        places = create_map_for(args.map, bundle, frame_id, args.dtype)
     with places:
-        if args.dtype not in (None, found := places.info.descriptor_dtype):
-            raise MapError(
-                f"{places.info.uri} has descriptors of {found}: leave --dtype out, or {elsewhere}"
-            )
+        if args.dtype != (found := places.info.descriptor_dtype):
+            if args.dtype != DTYPES[0]:  # the default does not say whether it was given
+                raise MapError(
+                    f"{places.info.uri} has descriptors of {found}: leave --dtype out, or {elsewhere}"
+                )
+            notes += (f"the map exists and keeps its descriptors of {found}",)
         others = sorted(set(places.poses().sources) - {view.source for view in views})
         if others:
             raise MapError(
