@@ -213,5 +213,5 @@ $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
 	@rm -f $(stamps)/dev-*
 	@$(warn_of_small_disk)
 	@$(pip) torch torchvision
-	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,timm,places,parquet,dev]'
+	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,timm,places,parquet,ray,dev]'
 	@touch $@

@@ -74,6 +74,7 @@ PLACES = ["faiss-cpu>=1.8"]
 FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
 FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverage
+RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 VIEW = ["rerun-sdk>=0.41"]  # recordings and answers in its viewer
 COMPLETION = ["argcomplete>=2.0"]  # Tab in bash and zsh; ros2cli brings it
@@ -130,6 +131,7 @@ setup(
         "places": PLACES,
         "xfeat": XFEAT,
         "fleet": [*PLACES, *FLEET],
+        "ray": RAY,
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "view": VIEW,

@@ -20,6 +20,7 @@ if _TYPE_CHECKING:
 # A robot's runtime talks to nobody without being asked, so each library that reports to its maker is silenced
 # before it is loaded: the one side effect of importing this package. A choice of your own stays.
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime's official builds
+_os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # OpenVINO has no switch: importing it sends an event and writes ~/intel. Without this module it uses a stub.
 _sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

@@ -206,6 +206,53 @@ def test_many_bags_in_processes_equal_the_merge_of_each(bundle: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_ray_gives_what_processes_give(bundle: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    for name, count in (("a", 8), ("b", 9)):
+        write_bag(tmp_path / name, count=count, start=START + count * 10**12)
+    common = ("--bag", tmp_path / "[ab]", "--model", bundle, "--engine", "onnx", "--resamples", 20)
+    assert evaluate(*common, "--output", tmp_path / "one") == 0
+    words = ("--runner", "ray", "--output", tmp_path / "two")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert evaluate(*common, *words) == 0
+    finally:
+        ray.shutdown()
+    one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
+    for part in ("classification", "pose", "place"):
+        assert one[part] == two[part], part
+
+
+@pytest.mark.slow
+def test_ray_without_a_cluster_is_refused(
+    bundle: Path,
+    bag: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no cluster has left its address
+    words = ("--bag", bag, "--model", bundle, "--runner", "ray", "--output", tmp_path)
+    assert evaluate(*words) == 2
+    assert "ray start --head" in capfd.readouterr().err
+
+
+def test_ray_that_is_not_installed_is_said(
+    bundle: Path,
+    bag: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not there
+    words = ("--bag", bag, "--model", bundle, "--runner", "ray", "--output", tmp_path)
+    assert evaluate(*words) == 2
+    assert "robot_vision[ray]" in capfd.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_recording_of_the_node_is_scored_as_the_replay(
     bundle: Path, bag: Path, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

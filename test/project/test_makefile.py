@@ -43,7 +43,7 @@ def test_demo_installs_no_torch_and_test_does(tmp_path):
     assert "bin/robot-vision drive live" in drive and "[openvino" not in drive
     assert "bin/robot-vision demo" in demo and "ros_env/build.py" in demo
     assert "[openvino" not in demo
-    assert "[openvino,timm,places,parquet,dev]" in test
+    assert "[openvino,timm,places,parquet,ray,dev]" in test
 
 
 @pytest.mark.parametrize(

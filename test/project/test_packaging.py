@@ -240,6 +240,7 @@ def test_extras_are_those_that_are_documented():
         "xfeat",
         "fleet",
         "fuzz",
+        "ray",
         "parquet",
         "view",
         "completion",

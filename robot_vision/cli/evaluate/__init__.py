@@ -239,7 +239,7 @@ def _predicted(jobs: list[Job], args: argparse.Namespace) -> list[Outcome]:
     with progress() as bar:
         task = bar.add_task("predicting", total=count_frames(jobs))
         try:
-            outcomes = runner.run(jobs, args.jobs, lambda n: bar.advance(task, n))
+            outcomes = runner.run(jobs, args.jobs, args.runner, lambda n: bar.advance(task, n))
         except KeyboardInterrupt:
             print(
                 "recordings that are done are kept: the same command continues from there",

@@ -22,6 +22,7 @@ from robot_vision.cli.arguments import (
 )
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
+from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
 from robot_vision.truth.images import parse_images
 from robot_vision.truth.pose_files import FORMATS
@@ -131,6 +132,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="number of bags evaluated at the same time (default: %(default)s)",
+    )
+    how.add_argument(
+        "--runner",
+        choices=RUNNERS,
+        default="processes",
+        help="how several bags are evaluated at the same time (default: %(default)s)",
     )
     how.add_argument(
         "--no-cache",

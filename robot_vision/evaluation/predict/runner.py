@@ -7,16 +7,19 @@ was interrupted goes on with what is missing.
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from robot_vision import __version__
-from robot_vision.errors import ConfigError, RobotVisionError, SourceError
+from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
 from robot_vision.evaluation.predict.cache import Key, bag_sha256, load_cached, store
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.replay import GPU_BATCH, replay
@@ -25,6 +28,7 @@ from robot_vision.recordings import Source, open_source
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 
+RUNNERS = ("processes", "ray")
 _STEP_S = 0.2
 
 Progress = Callable[[int], None]
@@ -200,18 +204,27 @@ def count_frames(jobs: list[Job]) -> int | None:
     return total
 
 
-def run(jobs: list[Job], processes: int = 1, progress: Progress | None = None) -> list[Outcome]:
+def run(
+    jobs: list[Job], processes: int = 1, runner: str = "processes", progress: Progress | None = None
+) -> list[Outcome]:
     """Predicts all jobs and returns their outcomes in the same order.
 
     Args:
         jobs: with the same model, engine, device and precision.
         processes: how many at once.
+        runner: one of `RUNNERS`; with `ray`, bags, model and cache must be on a file system that all
+            machines of the cluster see.
         progress: is called with the number of frames that were done since.
 
     Raises:
+        ConfigError: an unknown runner, or Ray is not installed.
         BundleError: the model cannot be loaded.
         EngineError: the engine cannot be started.
     """
+    if runner not in RUNNERS:
+        raise ConfigError(unknown("runner", runner, RUNNERS))
+    if runner == "ray":
+        return _run_ray(jobs, progress)
     if processes > 1 and len(jobs) > 1:
         return _run_processes(jobs, min(processes, len(jobs)), progress)
     with load_pipeline(jobs[0]) as pipeline:
@@ -276,3 +289,44 @@ def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -
                 worker.terminate()
             raise
         return [future.result() for future in futures]
+
+
+def _run_ray(jobs: list[Job], progress: Progress | None) -> list[Outcome]:
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("Runner 'ray' needs Ray: pip install 'robot_vision[ray]'")
+    ray = importlib.import_module("ray")
+    started = not ray.is_initialized()
+    if started:
+        # Starting a cluster would start Ray's dashboard, which asks the cloud's metadata servers where it
+        # runs, whatever its settings say. A cluster that runs already is the user's.
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False)
+        except ConnectionError as error:
+            raise ConfigError(
+                "no Ray cluster is running: start one (ray start --head) or name it in RAY_ADDRESS; on one "
+                "machine use --runner processes"
+            ) from error
+    try:
+        task = ray.remote(_ray_work)
+        pending = {task.remote(job): i for i, job in enumerate(jobs)}
+        outcomes: dict[int, Outcome] = {}
+        for reference, outcome in _as_completed(ray, list(pending)):
+            outcomes[pending[reference]] = outcome
+            if progress and not outcome.error:
+                progress(len(outcome.predictions()))
+        return [outcomes[i] for i in range(len(jobs))]
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _ray_work(job: Job) -> Outcome:
+    with load_pipeline(job) as pipeline:
+        return _guarded(job, pipeline, None)
+
+
+def _as_completed(ray: Any, references: list[Any]) -> Iterator[tuple[Any, Outcome]]:
+    while references:
+        ready, references = ray.wait(references, num_returns=1)
+        for reference in ready:
+            yield reference, ray.get(reference)
