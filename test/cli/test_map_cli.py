@@ -459,7 +459,7 @@ def test_copy_takes_a_map_to_the_server_and_back(
 ) -> None:
     path, back = tmp_path / "home.map", tmp_path / "back.map"
     map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE)
-    assert map_verb("copy", path, server_uri) == 0
+    assert map_verb("copy", path, server_uri, "--server-index") == 0
     assert map_verb("add", server_uri, drive_bag(tmp_path / "b2", 9, START + 10**12),
                     "--model", bundle, *BY_DISTANCE) == 0  # fmt: skip
     assert map_verb("copy", server_uri, back) == 0
@@ -467,6 +467,7 @@ def test_copy_takes_a_map_to_the_server_and_back(
     assert rows(path, capsys) == rows(back, capsys)[:14]
     assert map_verb("info", server_uri) == 0
     assert map_verb("copy", path, back) == 2
+    assert map_verb("copy", path, tmp_path / "y", "--server-index") == 2
 
 
 @pytest.mark.slow

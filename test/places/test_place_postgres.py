@@ -31,6 +31,29 @@ def plain(uri: str) -> psycopg.Connection:
     return psycopg.connect(Address.parse(uri).server, autocommit=True)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.slow
+def test_the_server_finds_what_brute_force_finds(
+    server_uri: str, dtype: str, indexed: bool
+) -> None:
+    with make_map(server_uri, descriptor_dtype=dtype) as places:
+        assert isinstance(places, PostgresMap)
+        places.add_many(keyframe(i, thumbnail=None) for i in range(300))
+        if indexed:
+            places.make_server_index()
+            places.add(keyframe(300))
+        ids, vectors = places.descriptors()
+        queries = np.array([unit(1000 + i) for i in range(5)])
+        found, similarities = places.nearest(queries, 10)
+        expected = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
+        assert np.mean(found == ids[expected]) > (0.9 if indexed else 0.98)
+        np.testing.assert_allclose(similarities[:, 0], (queries @ vectors.T).max(axis=1), atol=1e-3)
+        assert places.nearest(unit(3), 400)[0].tolist()[0].count(-1) >= 400 - len(places)
+        with pytest.raises(ConfigError, match="Query.* has 8 numbers"):
+            places.nearest(unit(1, 8), 1)
+
+
 def test_a_descriptor_is_the_same_in_sql(server_uri: str) -> None:
     """The bytes on the wire are what pgvector itself reads and prints."""
     with make_map(server_uri) as places:
@@ -211,9 +234,16 @@ def test_no_server_is_one_line_without_the_password(tmp_path: Path) -> None:
         assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_descriptors_that_pgvector_cannot_keep_are_refused(server_uri: str) -> None:
+def test_descriptors_that_pgvector_cannot_keep_or_index_are_refused(server_uri: str) -> None:
     with pytest.raises(ConfigError, match="32768 numbers and pgvector keeps up to 16000"):
         create_map(server_uri, bundle_name="b", bundle_sha256="00", dimension=32768)
+    with make_map(server_uri, dimension=2048) as places:
+        assert isinstance(places, PostgresMap)
+        places.add(keyframe(1, 2048))
+        with pytest.raises(ConfigError, match="indexes up to 2000"):
+            places.make_server_index()
+        assert places.nearest(unit(1, 2048), 1)[0].tolist() == [[1]]
+    assert DIMENSION < 2000
 
 
 def test_a_call_in_a_radio_shadow_ends_within_seconds(server_uri: str) -> None:

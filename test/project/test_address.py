@@ -95,7 +95,7 @@ def test_no_address_shows_a_secret(
         ("merge", uri, "home.map"),
         ("merge", "home.map", uri),
         ("copy", uri, "b.map"),
-        ("copy", "home.map", uri),
+        ("copy", "home.map", uri, "--server-index"),
         ("info", "home.map", uri),  # one too many
         ("info", "home.map", "--jsonn", uri),
     ]

@@ -178,6 +178,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     copy.add_argument(
         "target", metavar="TARGET", help="map to create; it must not exist yet: " + _MAP
     )
+    copy.add_argument(
+        "--server-index",
+        action="store_true",
+        help="on a PostgreSQL server, also build pgvector's index, for other programs that search the "
+        "map",
+    )
+
     drop = verb("drop", "remove a map from a file or a server, with its index")
     drop.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 

@@ -150,8 +150,17 @@ def _redundant(
 
 def copy(args: argparse.Namespace) -> int:
     """Copies a map to a new one."""
+    if args.server_index and not is_server(args.target):
+        raise ConfigError(
+            f"--server-index is for maps on a server, and {shown(args.target)} is a file"
+        )
     with open_map(args.map, "read") as places, _bar("copying") as say:
         count = copy_map(places, args.target, say)
+    if args.server_index:
+        from robot_vision.places.map.postgres_map import PostgresMap
+
+        with PostgresMap.open(args.target, "write") as target:
+            target.make_server_index()
     with open_map(args.target, "read") as target_map:
         print(f"{target_map.info.uri}: {counted(count, 'keyframe')} copied")
     return 0

@@ -1,7 +1,7 @@
 """A place map on a PostgreSQL server with pgvector, for robots that share one.
 
 Robots keep an index of their own in memory and follow the map's revisions (`index_cache.refresh`), so they
-recognise places at their usual speed, and also while the network is away.
+recognise places at their usual speed, and also while the network is away. `nearest` asks the server instead.
 Writers of one map take turns: they hold its row from their first statement to their commit, so that
 revisions are committed in their order and no follower misses one.
 """
@@ -31,10 +31,9 @@ from robot_vision.places.map.base import (
     MapError,
     MapInfo,
     Mode,
-    NewMap,
     taken,
 )
-from robot_vision.places.map.keyframe import Keyframe, check
+from robot_vision.places.map.keyframe import Keyframe, check, check_descriptors
 from robot_vision.places.map.postgres_server import Address, translated
 from robot_vision.places.map.table_map import POSE, Row, TableMap
 
@@ -63,18 +62,35 @@ class PostgresMap(TableMap):
             raise
 
     @classmethod
-    def create(cls, uri: str, new: NewMap) -> PostgresMap:
+    def create(
+        cls,
+        uri: str,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> PostgresMap:
         """Makes a map; see `opening.create_map`."""
-        return cls._create(Address.parse(uri), new)
+        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
+        return cls._create(Address.parse(uri), *settings)
 
     @classmethod
-    def _create(cls, address: Address, new: NewMap) -> PostgresMap:
-        if new.dimension > server.MAX_DIMENSION:
+    def _create(
+        cls,
+        address: Address,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> PostgresMap:
+        if dimension > server.MAX_DIMENSION:
             raise ConfigError(
-                f"Descriptors have {new.dimension} numbers and pgvector keeps up to "
+                f"Descriptors have {dimension} numbers and pgvector keeps up to "
                 f"{server.MAX_DIMENSION}: use a model with whitened descriptors, or a file"
             )
-        vector = f"{server.vector_type(new.descriptor_dtype)}({new.dimension})"
+        vector = f"{server.vector_type(descriptor_dtype)}({dimension})"
         with contextlib.closing(server.connect(address, "write")) as connection:
             server.add_vectors(connection, address)
             with translated(address), connection.transaction():
@@ -82,7 +98,16 @@ class PostgresMap(TableMap):
                 connection.execute(
                     f"INSERT INTO {address.schema}.map VALUES "
                     "(true, %s, %s, %s, %s, %s, %s, %s, %s, 0, 1)",
-                    [uuid.uuid4().hex, SCHEMA_VERSION, *new, time.time_ns()],
+                    [
+                        uuid.uuid4().hex,
+                        SCHEMA_VERSION,
+                        bundle_name,
+                        bundle_sha256,
+                        dimension,
+                        descriptor_dtype,
+                        frame_id,
+                        time.time_ns(),
+                    ],
                 )
         return cls(address, "write")
 
@@ -93,13 +118,22 @@ class PostgresMap(TableMap):
 
     @classmethod
     @contextlib.contextmanager
-    def draft(cls, uri: str, new: NewMap) -> Iterator[PostgresMap]:
+    def draft(
+        cls,
+        uri: str,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> Iterator[PostgresMap]:
         """Yields an empty map that gets its name when the block ends; see `opening.create_map`.
 
         What a process that was killed left is taken away by the next one, or by `drop`.
         """
         address = Address.parse(uri)
         draft = address.draft
+        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
         with contextlib.closing(server.connect(address, "write")) as holder:
             with translated(address):
                 if server.has_schema(holder, address):
@@ -110,7 +144,7 @@ class PostgresMap(TableMap):
                     )
                 server.drop_schema(holder, draft)
             try:
-                with cls._create(draft, new) as target:
+                with cls._create(draft, *settings) as target:
                     yield target
                 with translated(address):
                     holder.execute(f"ALTER SCHEMA {draft.schema} RENAME TO {address.schema}")
@@ -239,6 +273,48 @@ class PostgresMap(TableMap):
                 check(keyframe, self.info.dimension)
             except ConfigError as error:
                 raise self._damaged(str(error)) from error
+
+    def make_server_index(self) -> None:
+        """Makes pgvector's HNSW index, which `nearest` uses from then on; adding takes longer with it.
+
+        Raises:
+            ConfigError: descriptors are longer than what it can index.
+        """
+        limit = server.INDEXED_DIMENSION[self.info.descriptor_dtype]
+        if self.info.dimension > limit:
+            raise ConfigError(
+                f"Descriptors have {self.info.dimension} numbers and pgvector indexes up to {limit} "
+                f"of {self.info.descriptor_dtype}: search without an index on the server"
+            )
+        with self._transaction() as connection:
+            operators = f"{server.vector_type(self.info.descriptor_dtype)}_ip_ops"
+            schema = self.address.schema
+            connection.execute(
+                f"CREATE INDEX IF NOT EXISTS keyframe_by_descriptor ON {schema}.keyframe "
+                f"USING hnsw (descriptor {operators})"
+            )
+
+    def nearest(
+        self, queries: NDArray[Any], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Searches on the server; returns what `index.PlaceIndex.search` returns."""
+        vectors = check_descriptors(np.atleast_2d(queries), self.info.dimension, "Query")
+        ids = np.full((len(vectors), k), -1, np.int64)
+        similarities = np.full((len(vectors), k), -np.inf, np.float32)
+        for row, vector in enumerate(vectors):
+            wire = server.to_wire(vector, self.info.descriptor_dtype)
+            with self._using() as connection, connection.transaction():
+                # pgvector looks at 40 candidates by default, which is no guarantee for ten.
+                connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 4 * k))}")
+                found = self._fetch(
+                    connection,
+                    "SELECT id, -(descriptor <#> %s) FROM {s}.keyframe "
+                    "ORDER BY descriptor <#> %s LIMIT %s",
+                    [wire, wire, k],
+                )
+            for column, (number, similarity) in enumerate(found):
+                ids[row, column], similarities[row, column] = number, min(similarity, 1.0)
+        return ids, similarities
 
     def close(self) -> None:
         with self._lock:

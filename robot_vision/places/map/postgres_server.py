@@ -43,6 +43,7 @@ WAIT_S = 5
 DROP = "remove it with robot-vision map drop, or choose another name"
 _ADDING = "robot_vision: CREATE EXTENSION vector"
 MAX_DIMENSION = 16000  # pgvector keeps no longer ones
+INDEXED_DIMENSION = {"float32": 2000, "float16": 4000}  # nor does it index these
 _TYPES = {"float32": ("vector", ">f4"), "float16": ("halfvec", ">f2")}
 
 TABLES = """
