@@ -108,8 +108,7 @@ def read_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise BundleError(
-            f"No weights file {str(path)!r}: give a .safetensors or .pth file; torchvision and timm download "
-            "theirs, and none (null in a configuration) is random numbers"
+            f"No weights file {str(path)!r}: give a .safetensors or torchvision's .pth file"
         )
     try:
         if path.suffix == ".safetensors":

@@ -50,6 +50,11 @@ def build_network(config: TrainingConfig, facts: DataFacts) -> MultiHeadNetwork:
         weights = config.network.weights
         if weights is not None and weights not in ("torchvision", "timm"):
             weights = expand(weights)
+            if not Path(weights).is_file():
+                raise ConfigError(
+                    f"network.weights is {weights!r}: there is no such file; use torchvision or timm, which "
+                    "download theirs, a .pth or .safetensors file, or null for random numbers"
+                )
         network = MultiHeadNetwork(spec, weights)
         _reinitialise(network, config.network.reinitialise)
     network.backbone.freeze(frozen_stages(network, config.network))
