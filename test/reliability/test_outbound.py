@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from demo_helpers import map_fewer
 from evaluation_bags import write_bag
 from ros_helpers import ROOT, Client, NodeProcess, own_environment, python_path, wait_until
 from tiny_bundle import make_tiny_bundle
@@ -50,14 +51,13 @@ sys.addaudithook(_hook)
 """
 
 # Runs commands one after the other: most of the time of a command is that of what it imports.
-COMMANDS = """
+COMMANDS = f"""
 import json, sys
-from robot_vision.cli import main
-
+{map_fewer(40)}
 for words in json.loads(sys.stdin.read()):
     sys.argv[1:] = words
     if status := main(words):
-        sys.exit(f"{words}: exit status {status}")
+        sys.exit(f"{{words}}: exit status {{status}}")
 """
 
 DOCUMENTED = ("~/.cache/robot_vision", "~/.ros/log", "~/.cache/matplotlib", "~/.config/matplotlib")

@@ -14,3 +14,11 @@ def truth_of(count: int) -> DriveTruth:
         Rotation.from_rotvec(angles[:, None] * [[0, 0, 1]]).as_quat(),
         tuple("ab"[i % 2] for i in range(count)),
     )
+
+
+def map_fewer(every: int) -> str:
+    """Returns code for a process in which the demo maps only every so many views: most of its time goes there."""
+    return (
+        "from robot_vision.cli import demo, main\nfrom robot_vision.simulation.drive import mapping_drive\n"
+        f"demo.mapping_drive = lambda world: mapping_drive(world)[::{every}]\n"
+    )
