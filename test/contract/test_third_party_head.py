@@ -152,20 +152,13 @@ def test_it_keeps_what_every_head_promises(installed: dict[str, str], tmp_path: 
 def test_the_node_publishes_it(bundle: Path, installed: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
     from geometry_msgs.msg import PointStamped
-    from ros_helpers import Client, NodeProcess, rgb_message, wait_until
+    from ros_helpers import rgb_message, running, wait_until
     from sensor_msgs.msg import Image
 
-    client = Client()
-    heights = client.listen(PointStamped, "/perception/camera/height", 10)
-    parameters = ("-p", f"model:={bundle}", "-p", "cameras:=[camera]")
-    node = NodeProcess(
-        tmp_path / "node.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *parameters,
-        prefix=("env", f"PYTHONPATH={installed['PYTHONPATH']}"),
-    )
-    try:
+    prefix = ("env", f"PYTHONPATH={installed['PYTHONPATH']}")
+    given = {"model": bundle, "cameras": "[camera]"}
+    with running(tmp_path, "perception_node", prefix=prefix, **given) as (node, client):
+        heights = client.listen(PointStamped, "/perception/camera/height", 10)
         images = client.publisher(Image, "/camera/image_raw")
         rng = np.random.default_rng(0)
 
@@ -175,9 +168,6 @@ def test_the_node_publishes_it(bundle: Path, installed: dict[str, str], tmp_path
 
         wait_until(answered, what="a height; " + node.output[-2000:])
         assert np.isfinite(heights[0].point.z)
-    finally:
-        node.stop()
-        client.close()
 
 
 def test_one_that_is_broken_harms_only_who_asks_for_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from robot_vision.messages import making
 from robot_vision.messages.stamps import set_stamp, stamp_to_ns
+from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.node.dds import PROFILES_FILE, PROFILES_FILE_V2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,13 +43,20 @@ class NodeProcess:
 
     Args:
         log: file for its output.
-        module: run with `python -m`.
+        module: run with `python -m`, or the name of one of our executables.
         arguments: after the module's name.
         prefix: command that runs the command after it in its own place, such as `nice`.
+        parameters: of the node, if there are no arguments or they are those of ROS.
     """
 
-    def __init__(self, log: Path, module: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, log: Path, module: str, *arguments: str, prefix: Sequence[str] = (), **parameters: Any
+    ) -> None:
         self._log = log
+        if parameters:
+            start = () if "--ros-args" in arguments else ("--ros-args",)
+            given = (word for k, v in parameters.items() for word in ("-p", f"{k}:={v}"))
+            arguments = (*start, *arguments, *given)
         environment = {
             **own_environment(),
             "PYTHONPATH": python_path(),
@@ -56,7 +65,7 @@ class NodeProcess:
         }
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", module, *arguments],
+                [*prefix, sys.executable, "-m", EXECUTABLES.get(module, module), *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -213,6 +222,24 @@ class Client:
         """Returns a number from the newest diagnostics; 0 if there are none."""
         found = self.diagnostics(part)
         return float(found[2].get(name, 0)) if found else 0.0
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, node: str, *arguments: str, **parameters: Any
+) -> Iterator[tuple[NodeProcess, Client]]:
+    """Runs a node next to a client that hears /diagnostics; it has to end in order when it is interrupted."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    client = Client()
+    client.listen(DiagnosticArray, "/diagnostics")
+    process = NodeProcess(folder / "log.txt", node, *arguments, **parameters)
+    try:
+        yield process, client
+    finally:
+        client.close()
+        status = process.stop()
+    assert status == 0 and "Traceback" not in process.output, process.output
 
 
 def rgb_message(image: np.ndarray, stamp_ns: int, frame: str = "front_optical") -> Any:

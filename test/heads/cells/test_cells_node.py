@@ -18,7 +18,7 @@ def test_node_publishes_a_grid_in_the_map_and_all_probabilities(tmp_path):
     pytest.importorskip("torch")
     from nav_msgs.msg import OccupancyGrid
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from ros_helpers import rgb_message, running, stamp_ns, wait_until
     from sensor_msgs.msg import Image, PointCloud2
 
     from robot_vision.networks.export import export_bundle
@@ -33,13 +33,8 @@ def test_node_publishes_a_grid_in_the_map_and_all_probabilities(tmp_path):
     bundle = export_bundle(network.eval(), tmp_path / "bundle", "cells", [image])
     with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:
         expected = pipeline([image])[0]["cells"]
-    given = {"model": str(bundle.path), "engine": "onnx", "cameras": "[front]", "map_frame": "site"}
-    arguments = [word for k, v in given.items() for word in ("-p", f"{k}:={v}")]
-    node = NodeProcess(
-        tmp_path / "log.txt", "robot_vision.ros.perception.node", "--ros-args", *arguments
-    )
-    client = Client()
-    try:
+    given = {"model": bundle.path, "engine": "onnx", "cameras": "[front]", "map_frame": "site"}
+    with running(tmp_path, "perception_node", **given) as (_, client):
         # RViz's default, of the Map display too; not what it is set to for /map.
         rviz = QoSProfile(
             depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
@@ -55,10 +50,6 @@ def test_node_publishes_a_grid_in_the_map_and_all_probabilities(tmp_path):
 
         wait_until(lambda: all(heard.values()), what="both topics of cells", each=send)
         said = {name: messages[-1] for name, messages in heard.items()}
-    finally:
-        client.close()
-        assert node.stop() == 0, node.output
-    assert "Traceback" not in node.output
     assert {m.header.frame_id for m in said.values()} == {"site"}
     assert {stamp_ns(m) for m in said.values()} == {stamp}
     info = said["cells"].info

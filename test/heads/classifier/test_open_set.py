@@ -251,7 +251,7 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
     """The same image is known where 95 % of known images are kept, and unknown where half are."""
     pytest.importorskip("rclpy")
     from colour_samples import colour_samples
-    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from ros_helpers import rgb_message, running, stamp_ns, wait_until
     from vision_msgs.msg import Classification, LabelInfo
 
     bundle = bundles["knn"]
@@ -263,14 +263,8 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
         said = [p["classifier"] for p in pipeline(images)]
         known = known_scores(bundle.calibration)
     at = next(i for i, c in enumerate(said) if 0.6 < c.rarity < 0.9)
-    client = Client()
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *("-p", f"model:={bundle.path}", "-p", "engine:=onnx", "-p", "threads:=1"),
-    )
-    try:
+    given = {"model": bundle.path, "engine": "onnx", "threads": 1}
+    with running(tmp_path, "perception_node", **given) as (node, client):
         heard = client.listen(Classification, "/perception/camera/classification")
         infos = client.listen(LabelInfo, "/perception/label_info")
         publisher = client.publisher(type(rgb_message(images[at], 1)), "/camera/image_raw")
@@ -297,6 +291,3 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
         assert not client.set_parameters("/perception", known_share=1.0).successful
         assert client.set_parameters("/perception", known_share=0.95).successful
         assert answer(3 * 10**9)[0].class_id == best
-    finally:
-        client.close()
-        node.stop()

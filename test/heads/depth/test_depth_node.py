@@ -41,28 +41,16 @@ def bundle(tmp_path_factory):
 @pytest.mark.ros
 def test_node_publishes_all_that_nav2_reads(bundle, tmp_path):
     pytest.importorskip("rclpy")
-    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from ros_helpers import rgb_message, running, stamp_ns, wait_until
     from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, Range
 
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
         expected = pipeline([image])[0]["depth"]
-    given = {
-        "model": str(bundle),
-        "engine": "onnx",
-        "cameras": "[front]",
-        "base_frame": "base_link",
-        "camera_to_base": str(MOUNTING),
-        "obstacle_low_m": "-50.0",
-        "obstacle_high_m": "50.0",
-        "corridor_width_m": "50.0",
-    }
-    arguments = [word for k, v in given.items() for word in ("-p", f"{k}:={v}")]
-    node = NodeProcess(
-        tmp_path / "log.txt", "robot_vision.ros.perception.node", "--ros-args", *arguments
-    )
-    client = Client()
-    try:
+    given = {"model": bundle, "engine": "onnx", "cameras": "[front]"}
+    given |= {"base_frame": "base_link", "camera_to_base": MOUNTING}
+    given |= {"obstacle_low_m": -50.0, "obstacle_high_m": 50.0, "corridor_width_m": 50.0}
+    with running(tmp_path, "perception_node", **given) as (_, client):
         kinds = {
             "depth": Image,
             "depth_deviation": Image,
@@ -120,28 +108,18 @@ def test_node_publishes_all_that_nav2_reads(bundle, tmp_path):
             beam = np.rint((bearing - scan.angle_min) / scan.angle_increment) == i
             if beam.any():
                 assert r == pytest.approx(span[beam].min(), rel=1e-3)
-    finally:
-        client.close()
-        assert node.stop() == 0, node.output
-    assert "Traceback" not in node.output
 
 
 @pytest.mark.slow
 @pytest.mark.ros
 def test_without_calibration_and_mounting_depth_goes_on_and_the_rest_is_said(bundle, tmp_path):
     pytest.importorskip("rclpy")
-    from diagnostic_msgs.msg import DiagnosticArray
-    from ros_helpers import Client, NodeProcess, rgb_message, wait_until
+    from ros_helpers import rgb_message, running, wait_until
     from sensor_msgs.msg import Image, LaserScan, PointCloud2
 
     image = np.zeros((*SIZE, 3), np.uint8)
-    arguments = ["-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "cameras:=[front]"]
-    node = NodeProcess(
-        tmp_path / "log.txt", "robot_vision.ros.perception.node", "--ros-args", *arguments
-    )
-    client = Client()
-    try:
-        client.listen(DiagnosticArray, "/diagnostics")
+    given = {"model": bundle, "engine": "onnx", "cameras": "[front]"}
+    with running(tmp_path, "perception_node", **given) as (node, client):
         depth = client.listen(Image, "/perception/front/depth")
         points = client.listen(PointCloud2, "/perception/front/points")
         scan = client.listen(LaserScan, "/perception/front/scan")
@@ -154,8 +132,4 @@ def test_without_calibration_and_mounting_depth_goes_on_and_the_rest_is_said(bun
         for reason in ("no_camera_info", "no_base_frame"):
             wait_until(lambda r=reason: client.count("front", r) > 0, what=reason, each=send)
         assert not points and not scan
-    finally:
-        client.close()
-        assert node.stop() == 0, node.output
     assert "camera_info" in node.output and "base_frame is not set" in node.output
-    assert "Traceback" not in node.output

@@ -201,7 +201,7 @@ def test_infer_writes_masks_next_to_its_lines(trained, tmp_path, capsys):
 @pytest.mark.ros
 def test_node_publishes_what_nav2s_semantic_layer_reads(trained, tmp_path):
     pytest.importorskip("rclpy")
-    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from ros_helpers import rgb_message, running, stamp_ns, wait_until
     from sensor_msgs.msg import CameraInfo, Image
     from vision_msgs.msg import LabelInfo
 
@@ -210,12 +210,8 @@ def test_node_publishes_what_nav2s_semantic_layer_reads(trained, tmp_path):
     image, _ = scene(np.random.default_rng(5))
     with Pipeline.load(trained.bundle, "onnx", threads=1) as pipeline:
         expected = pipeline([image])[0]["segmentation"]
-    parameters = (f"model:={trained.bundle}", "engine:=onnx", "cameras:=[front]")
-    arguments = [word for parameter in parameters for word in ("-p", parameter)]
-    module = "robot_vision.ros.perception.node"
-    node = NodeProcess(tmp_path / "log.txt", module, "--ros-args", *arguments)
-    client = Client()
-    try:
+    given = {"model": trained.bundle, "engine": "onnx", "cameras": "[front]"}
+    with running(tmp_path, "perception_node", **given) as (_, client):
         masks = client.listen(Image, "/perception/front/segmentation")
         sure = client.listen(Image, "/perception/front/segmentation/confidence")
         infos = client.listen(CameraInfo, "/perception/front/segmentation/camera_info")
@@ -247,10 +243,6 @@ def test_node_publishes_what_nav2s_semantic_layer_reads(trained, tmp_path):
         np.testing.assert_allclose(scaled.k, [20, 0, 11.5, 0, 20, 7.5, 0, 0, 1])
         names = {c.class_id: c.class_name for c in labels[-1].class_map}
         assert names == dict(enumerate(CLASSES))
-    finally:
-        client.close()
-        assert node.stop() == 0, node.output
-    assert "Traceback" not in node.output
 
 
 @pytest.mark.parametrize(

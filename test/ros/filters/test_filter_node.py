@@ -19,6 +19,7 @@ from ros_helpers import (
     NodeProcess,
     coloured_image,
     rgb_message,
+    running,
     set_header,
     stamp_ns,
     wait_until,
@@ -346,6 +347,13 @@ def test_clock_that_is_set_back_begins_anew(robot: Robot) -> None:
     assert robot.client.count(f"{NODE}: classes of front", "resets") > 0
 
 
+def alone(folder: Path, name: str, **parameters: Any) -> Any:
+    """Runs a filter node that hears poses on /gps and no classes."""
+    gps = {"pose_topics": "[/gps]", "filter_classes": "false"}
+    words = ("--ros-args", "-r", f"__node:={name}")
+    return running(folder, "filter_node", *words, **gps, **parameters)
+
+
 def measured(stamp: int, position: Sequence[float], xyzw: Sequence[float] = (0, 0, 0, 1)) -> Any:
     """Returns a pose in the map with a variance of 0.01 each."""
     from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -366,15 +374,8 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
 
     from robot_vision.ros.node.qos import profile
 
-    client = Client()
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.filters.node",
-        "--ros-args",
-        *("-r", "__node:=tf_filters", "-p", "odometry_source:=tf", "-p", "base_frame:=base_link"),
-        *("-p", "publish_tf:=true", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
-    )
-    try:
+    given = {"odometry_source": "tf", "base_frame": "base_link", "publish_tf": "true"}
+    with alone(tmp_path, "tf_filters", **given) as (_, client):
         heard = client.listen(TFMessage, "/tf", 100)
         statics = client.publisher(TFMessage, "/tf_static", profile("reliable", 1, latched=True))
         tf = client.publisher(TFMessage, "/tf", 100)
@@ -406,30 +407,18 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
         # map -> odom -> base_link is where it was measured: p = t + R(0.5) (1, 0, 0.2).
         at = np.array([t.x, t.y, t.z]) + Rotation.from_quat(yaw).apply([1, 0, 0.2])
         np.testing.assert_allclose(at, [5, 0, 0.2], atol=1e-3)
-    finally:
-        node.stop()
-        client.close()
 
 
 def test_pose_of_a_camera_waits_until_the_frame_of_the_robot_is_known(tmp_path: Path) -> None:
     """Without base_frame the odometry says which it is; before that the camera is not the robot."""
-    from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
     from nav_msgs.msg import Odometry
     from tf2_msgs.msg import TFMessage
 
     from robot_vision.ros.node.qos import profile
 
-    client = Client()
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.filters.node",
-        "--ros-args",
-        *("-r", "__node:=late_filters", "-p", "pose_topics:=[/gps]", "-p", "pose_frames:=[mast]"),
-        *("-p", "filter_classes:=false", "-p", "diagnostics_period_s:=0.1"),
-    )
-    try:
-        client.listen(DiagnosticArray, "/diagnostics")
+    given = {"pose_frames": "[mast]", "diagnostics_period_s": 0.1}
+    with alone(tmp_path, "late_filters", **given) as (_, client):
         out = client.listen(PoseWithCovarianceStamped, "/late_filters/pose", 100)
         poses = client.publisher(PoseWithCovarianceStamped, "/gps")
         odometry = client.publisher(Odometry, "/odom")
@@ -458,29 +447,18 @@ def test_pose_of_a_camera_waits_until_the_frame_of_the_robot_is_known(tmp_path: 
         assert not out
         wait_until(lambda: out, each=drive)
         assert all(abs(message.pose.pose.position.z) < 1e-6 for message in out)
-    finally:
-        node.stop()
-        client.close()
 
 
 def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
     """Carried away where odometry does not see it, then with odometry that stands still, then silence."""
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+    from diagnostic_msgs.msg import DiagnosticStatus
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from nav_msgs.msg import Odometry
 
     from robot_vision.ros.node.qos import profile
 
-    client = Client()
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.filters.node",
-        "--ros-args",
-        *("-r", "__node:=believer", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
-        *("-p", "diagnostics_period_s:=0.2", "-p", "warn_period_s:=0.1"),
-    )
-    try:
-        client.listen(DiagnosticArray, "/diagnostics")
+    given = {"diagnostics_period_s": 0.2, "warn_period_s": 0.1}
+    with alone(tmp_path, "believer", **given) as (node, client):
         poses = client.publisher(PoseWithCovarianceStamped, "/gps")
         odometry = client.publisher(Odometry, "/odom")
         latched = profile("reliable", 1, latched=True)
@@ -512,13 +490,13 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
         for _ in range(30):  # until it is established; what has just begun is given up at once
             drive()
         away = 3.8
-        begin = time.monotonic()
-        wait_until(lambda: reason() == "contradicted", 20, "contradicted", each=drive)
-        assert time.monotonic() - begin < 1.5  # 0.2 s of stamps; 2 s it was
+        begin = time.time_ns()
+        wait_until(lambda: reason() == "contradicted", what="contradicted", each=drive)
+        assert int(said[-1].values[-1].value) - begin < 1.5e9  # 0.2 s; 2 s it was
         assert said[-1].level == DiagnosticStatus.ERROR
-        wait_until(lambda: reason() == "localised", 30, "found again", each=drive)
+        wait_until(lambda: reason() == "localised", what="found again", each=drive)
         still = True
-        wait_until(lambda: reason() == "odometry distrusted", 30, "distrusted", each=drive)
+        wait_until(lambda: reason() == "odometry distrusted", what="distrusted", each=drive)
         assert said[-1].level == DiagnosticStatus.WARN
         wait_until(
             lambda: "odometry distrusted" in (client.diagnostics("believer: pose") or (0, ""))[1],
@@ -526,7 +504,7 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
         )
         assert "The odometry is not followed" in node.output
         stamped = False  # nothing is used any more
-        wait_until(lambda: reason() == "stale", 30, "stale", each=drive)
+        wait_until(lambda: reason() == "stale", what="stale", each=drive)
 
         def diagnostics() -> tuple[int, str, dict[str, str]]:
             return client.diagnostics("believer: pose") or (0, "", {})
@@ -534,29 +512,17 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
         wait_until(lambda: "stamp" in diagnostics()[1], each=drive)
         level, text, _ = diagnostics()
         assert level > 0 and "refused: odometry_stamp, stamp" in text
-    finally:
-        node.stop()
-        client.close()
 
 
 def test_cells_contradict_a_robot_that_was_carried_away(tmp_path: Path) -> None:
     """Poses end, and cells say that the robot is elsewhere. Hostile clouds are counted and change nothing."""
-    from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from nav_msgs.msg import Odometry
     from sensor_msgs.msg import PointCloud2, PointField
 
-    client = Client()
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.filters.node",
-        "--ros-args",
-        *("-r", "__node:=celled", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
-        *("-p", "cell_topics:=[/cells]", "-p", "diagnostics_period_s:=0.2"),
-        *("-p", "warn_period_s:=0.1", "-p", "base_frame:=base_link"),
-    )
-    try:
-        client.listen(DiagnosticArray, "/diagnostics")
+    given = {"cell_topics": "[/cells]", "base_frame": "base_link"}
+    often = {"diagnostics_period_s": 0.2, "warn_period_s": 0.1}
+    with alone(tmp_path, "celled", **given, **often) as (node, client):
         poses = client.publisher(PoseWithCovarianceStamped, "/gps")
         odometry = client.publisher(Odometry, "/odom")
         clouds = client.publisher(PointCloud2, "/cells")
@@ -608,16 +574,13 @@ def test_cells_contradict_a_robot_that_was_carried_away(tmp_path: Path) -> None:
             def more(b: float = before, n: str = name) -> bool:
                 return count(n) > b
 
-            wait_until(more, 20, name, each=lambda c=changes: drive(cloud(**c)))
+            wait_until(more, what=name, each=lambda c=changes: drive(cloud(**c)))
         wait_until(lambda: condition() == "localised", each=drive)
         posed, where = False, 5.0
-        wait_until(lambda: condition() == "contradicted", 20, "contradicted", each=drive)
+        wait_until(lambda: condition() == "contradicted", what="contradicted", each=drive)
         assert "cells say that the robot is not where" in node.output
         where = 0.0
-        wait_until(lambda: condition() == "localised", 20, "localised again", each=drive)
-    finally:
-        node.stop()
-        client.close()
+        wait_until(lambda: condition() == "localised", what="localised again", each=drive)
 
 
 def test_a_robot_on_cells_alone_is_told_that_its_height_is_what_is_uncertain() -> None:
@@ -632,19 +595,19 @@ def test_a_robot_on_cells_alone_is_told_that_its_height_is_what_is_uncertain() -
     filter_, T = PoseFilter(), np.eye(4)
     low = np.stack(np.meshgrid(np.arange(-6.0, 6), np.arange(-1.0, 12)), axis=-1).reshape(-1, 2)
     corners = np.hstack([low, low + 1])
-    for i in range(1100):
-        stamp = i * 100_000_000
+    for i in range(220):
+        stamp = i * 500_000_000
         filter_.add_odometry(stamp, T)
-        if i < 50:
+        if i < 10:
             filter_.add_pose(stamp, T, np.diag([0.04] * 3 + [1e-3] * 3), "network")
         holds = ((T[:2, 3] >= low) & (T[:2, 3] < low + 1)).all(axis=1)
         p = np.where(holds, 0.9, 0.1 / (len(low) - 1))
         filter_.add_cells(stamp, PositionCells(corners, p / p.sum(), (0, 1)), "cells")
         estimate, condition = filter_.estimate(stamp), filter_.condition()
-        if i > 100 and condition == UNCERTAIN:
+        if i > 20 and condition == UNCERTAIN:
             break
-        T = T @ se3.exp(np.array([0.05, 0, 0, 0, 0, 0.01]))
-    assert condition == UNCERTAIN and 90 < i / 10 < 110
+        T = T @ se3.exp(np.array([0.25, 0, 0, 0, 0, 0.05]))
+    assert condition == UNCERTAIN and 90 < i / 2 < 110
     statistics = Statistics(10.0)
     health = PoseHealth(False, condition, estimate, 0, 0, 0.0, 0.0, "")
     assert pose_status("n", FilterParameters(), health, statistics).message == "uncertain"

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
-from ros_helpers import Client, NodeProcess, set_header, stamp_ns, wait_until
+from ros_helpers import Client, NodeProcess, running, set_header, stamp_ns, wait_until
 
 from robot_vision.ros.node.qos import profile
 
@@ -436,25 +436,17 @@ def test_a_message_without_a_stamp_is_not_fresh_when_time_has_just_begun(
 
 
 def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain: None) -> None:
-    from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import Twist, TwistStamped
-
-    rules = "rules: {near: {kind: obstacle, topic: /eyes/obstacle_near, distance_m: 0.5}}"
-    client = Client()
-    (tmp_path / "rules.yaml").write_text(rules)
     from sensor_msgs.msg import Range
 
-    out = client.listen(Twist, "/plain/cmd_vel")
-    gate = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.gate.node",
-        "--ros-args",
-        *("-r", "__ns:=/plain", "-r", "cmd_vel_in:=nav/cmd_vel", "-p", "stamped_cmd_vel:=false"),
-        *("-p", f"rules:={tmp_path / 'rules.yaml'}"),
-    )
-    ranges = client.publisher(Range, "/eyes/obstacle_near")
-    commands = client.publisher(Twist, "/plain/nav/cmd_vel")
-    try:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: {near: {kind: obstacle, topic: /eyes/obstacle_near, distance_m: 0.5}}")
+    words = ("--ros-args", "-r", "__ns:=/plain", "-r", "cmd_vel_in:=nav/cmd_vel")
+    given = {"rules": rules, "stamped_cmd_vel": "false"}
+    with running(tmp_path, "gate_node", *words, **given) as (_, client):
+        out = client.listen(Twist, "/plain/cmd_vel")
+        ranges = client.publisher(Range, "/eyes/obstacle_near")
+        commands = client.publisher(Twist, "/plain/nav/cmd_vel")
 
         def again() -> None:
             message = Range(min_range=0.0, max_range=10.0, range=2.0)
@@ -468,7 +460,6 @@ def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain:
         begin = time.monotonic()
         wait_until(lambda: out[-1].linear.x == 0.0)
         assert time.monotonic() - begin < STATED_S + DELIVERY_S
-        client.listen(DiagnosticArray, "/diagnostics")
         other = Client()  # a process of Nav2 that has been told to stamp its commands
         try:
             other.publisher(TwistStamped, "/plain/nav/cmd_vel")
@@ -479,6 +470,3 @@ def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain:
             wait_until(lambda: words in (client.diagnostics("gate: gate") or ("", ""))[1])
         finally:
             other.close()
-    finally:
-        client.close()
-        gate.stop()

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
 from place_maps import make_map, unit
-from ros_helpers import ROOT, Client, NodeProcess, set_header, wait_until
+from ros_helpers import ROOT, Client, NodeProcess, running, set_header, wait_until
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.intrinsics import Intrinsics
@@ -273,14 +273,10 @@ def test_robot_drives_on_where_it_may_and_stands_when_its_camera_is_lost(
     from geometry_msgs.msg import TwistStamped
 
     T, key = one_place(tmp_path / "a.map")
-    client = Client()
-    commands = client.listen(TwistStamped, "/cmd_vel")
-    node = NodeProcess(
-        tmp_path / "localiser.txt",
-        EXECUTABLES["localiser_node"],
-        *("--ros-args", "-p", f"map:={tmp_path / 'a.map'}", "-p", MOUNTED, "-p", "limit_s:=20.0"),
-    )
-    try:
+    words = ("--ros-args", "-p", MOUNTED)
+    given = {"map": tmp_path / "a.map", "limit_s": 20.0}
+    with running(tmp_path, "localiser_node", *words, **given) as (node, client):
+        commands = client.listen(TwistStamped, "/cmd_vel")
         asked, played = ask(client), Played(client, T, key)
         wait_until(lambda: any(c.twist.angular.z for c in commands), 30, each=played.see)
         assert not any(c.twist.linear.x for c in commands)  # first it looks round
@@ -302,6 +298,3 @@ def test_robot_drives_on_where_it_may_and_stands_when_its_camera_is_lost(
         assert asked.result().message == "the node was deactivated"
         wait_until(lambda: commands[-1].twist.angular.z == 0, 10)
         assert "verify:=true" in node.output and "Stopped by places" in node.output
-    finally:
-        node.stop()
-        client.close()

@@ -11,9 +11,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Pose, Quaternion
-from ros_helpers import Client, NodeProcess, set_header, wait_until
+from ros_helpers import running, set_header, wait_until
 from std_msgs.msg import Header
 
 from robot_vision.errors import MeasurementError
@@ -96,14 +95,8 @@ def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> N
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from nav_msgs.msg import Odometry
 
-    process = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.filters.node",
-        "--ros-args",
-        *("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.1"),
-    )
-    client = Client()
-    try:
+    given = {"cameras": "[front]", "diagnostics_period_s": 0.1}
+    with running(tmp_path, "filter_node", **given) as (process, client):
         poses = client.listen(PoseWithCovarianceStamped, "/filters/pose")
         publishers = {
             PoseWithCovarianceStamped: client.publisher(
@@ -133,7 +126,6 @@ def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> N
             names = ("refused_covariance", "refused_out_of_range", "odometry_out_of_range")
             return all(client.count("pose", name) > 0 for name in names)
 
-        client.listen(DiagnosticArray, "/diagnostics")
         wait_until(refused, what="refusals", each=hostile)
         wait_until(
             lambda: len(poses) > 3,
@@ -143,7 +135,3 @@ def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> N
         assert client.count("filters", "callback_errors") == 0
         assert all(np.all(np.isfinite(p.pose.covariance)) for p in poses)
         assert "1.79769e+308" in process.output and "1e+308" in process.output
-    finally:
-        status = process.stop()
-        client.close()
-    assert status == 0 and "Traceback" not in process.output, process.output

@@ -597,36 +597,24 @@ def _frames(folder: Path) -> Path:
 )
 def test_what_the_demo_starts_also_starts_as_plain_processes(tmp_path: Path) -> None:
     pytest.importorskip("vision_msgs")
-    from ros_helpers import Client, NodeProcess, wait_until
+    from ros_helpers import NodeProcess, running, wait_until
     from tiny_bundle import make_tiny_bundle
     from vision_msgs.msg import Classification
 
-    client = Client()
-    answers = client.listen(Classification, "/perception/camera/classification")
-    node = NodeProcess(
-        tmp_path / "node.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *("--params-file", str(ROOT / "config" / "perception.yaml")),
-        *("-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
-    )
-    player = NodeProcess(
-        tmp_path / "player.txt",
-        "robot_vision.ros.player.node",
-        "--ros-args",
-        *("-p", f"source:={_frames(tmp_path / 'frames')}", "-p", "rate_hz:=20"),
-        *("-p", "output_topics:=[camera/image_raw]", "-p", "transport:=raw"),
-        *("-p", "wait_for_subscribers:=1", "-p", "loop:=true"),
-    )
-    try:
+    words = ("--ros-args", "--params-file", str(ROOT / "config" / "perception.yaml"))
+    given = {"model": make_tiny_bundle(tmp_path / "b"), "engine": "onnx"}
+    played = {"source": _frames(tmp_path / "frames"), "rate_hz": 20, "loop": "true"}
+    played |= {"output_topics": "[camera/image_raw]", "transport": "raw"}
+    with running(tmp_path, "perception_node", *words, **given) as (node, client):
+        answers = client.listen(Classification, "/perception/camera/classification")
+        player = NodeProcess(
+            tmp_path / "player.txt", "camera_player", wait_for_subscribers=1, **played
+        )
         start = time.monotonic()
         wait_until(lambda: len(answers) >= 10, 30, "answers; " + node.output + player.output)
         assert time.monotonic() - start < 30
         assert answers[-1].results[0].class_id == "red"
-    finally:
-        client.close()
-        statuses = (player.stop(), node.stop())
-    assert statuses == (0, 0), node.output + player.output
+        assert player.stop() == 0, player.output
 
 
 @pytest.mark.skipif(not HAS_LAUNCH, reason="only an installed ROS 2 has its executables in lib")

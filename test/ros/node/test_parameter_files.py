@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_helpers import NodeProcess, wait_until
+from ros_helpers import running, wait_until
 
 from robot_vision.ros.node.parameter_files import ignored_sections
 
@@ -65,18 +65,11 @@ def test_a_node_says_what_of_its_parameters_is_ignored(tmp_path: Path) -> None:
         "/**: {ros__parameters: {autostart: false, start_mapping: true, "
         "qos_overrides: {/places/pose: {publisher: {depth: 3}}}}}"
     )
-    process = NodeProcess(
-        tmp_path / "log",
-        "robot_vision.ros.composed_nodes",
-        *("--perception", "--ros-args", "-p", "autostart:=false", "--params-file", str(wrong)),
-        *("--places", "--ros-args", "--params-file", str(odd)),
-    )
-    try:
+    words = ["--perception", "--ros-args", "-p", "autostart:=false", "--params-file", str(wrong)]
+    words += ["--places", "--ros-args", "--params-file", str(odd)]
+    with running(tmp_path, "composed_nodes", *words) as (process, _):
         said = "qos_overrides./places/pose.publisher.depth is ignored"
-        words = ("publish_reliability, publish_depth", said)
-        wait_until(lambda: all(w in process.output for w in words), 60)
+        both = ("publish_reliability, publish_depth", said)
+        wait_until(lambda: all(w in process.output for w in both), 60)
         assert f"{wrong} is ignored: its parameters are of /eyes" in process.output
         assert "Unknown parameter 'start_mapping'" in process.output
-        assert process.stop() == 0
-    finally:
-        process.process.kill()

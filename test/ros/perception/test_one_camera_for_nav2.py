@@ -14,7 +14,7 @@ pytest.importorskip("vision_msgs")
 pytest.importorskip("torch", reason="torch is not installed")
 
 from nav2_readers import costmap_reads, semantic_layer_reads
-from ros_helpers import Client, NodeProcess, rgb_message, set_header, stamp_ns, wait_until
+from ros_helpers import rgb_message, running, set_header, stamp_ns, wait_until
 
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.heads.depth.spec import DepthSpec
@@ -30,12 +30,9 @@ LABELS = ("floor", "wall", "person")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
 
-    torch.manual_seed(0)
     heads = {
         "segmentation": SegmentationSpec(LABELS, height=SIZE[0], width=SIZE[1]),
         "depth": DepthSpec(size=SIZE),
@@ -56,20 +53,9 @@ def test_semantic_and_obstacle_layers_take_what_one_run_says(bundle: Path, tmp_p
     with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
         said = pipeline([image])[0]
         window = Window.of(CAMERA, pipeline.bundle.spec.input)
-    node = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "threads:=1"),
-        *("-p", "cameras:=[front]"),
-    )
-    client = Client()
-    try:
-        kinds = {
-            "segmentation": Image,
-            "segmentation/confidence": Image,
-            "points": PointCloud2,
-        }
+    given = {"model": bundle, "engine": "onnx", "threads": 1, "cameras": "[front]"}
+    with running(tmp_path, "perception_node", **given) as (node, client):
+        kinds = {"segmentation": Image, "segmentation/confidence": Image, "points": PointCloud2}
         heard = {
             name: client.listen(kind, f"/perception/front/{name}", qos_profile_sensor_data)
             for name, kind in kinds.items()
@@ -92,11 +78,6 @@ def test_semantic_and_obstacle_layers_take_what_one_run_says(bundle: Path, tmp_p
 
         what = f"mask, confidence, points and labels; the node said:\n{node.output[-3000:]}"
         mask, confidence, cloud = wait_until(together, what=what, each=send)
-    finally:
-        status = node.stop()
-        client.close()
-    assert status == 0 and "Traceback" not in node.output, node.output
-
     names = {c.class_id: c.class_name for c in labels[-1].class_map}
     assert list(names.values()) == list(LABELS)
     read = semantic_layer_reads(mask, confidence, cloud)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
-from ros_helpers import Client, NodeProcess, coloured_image, rgb_message, wait_until
+from ros_helpers import NodeProcess, coloured_image, rgb_message, running, wait_until
 from tiny_bundle import make_tiny_bundle
 
 pytestmark = pytest.mark.ros
@@ -21,20 +21,14 @@ CONFIGURE, ACTIVATE = 1, 3
 
 @pytest.mark.slow
 def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
-    bundle = make_tiny_bundle(tmp_path / "b")
-    process = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *("-r", "__ns:=/robot1", "-r", "__node:=eyes", "-r", "camera/image_raw:=/usb_cam/image"),
-        *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "autostart:=false"),
-        *("-p", "topk:=5"),
-    )
     from sensor_msgs.msg import Image
     from vision_msgs.msg import Classification
 
-    client = Client()
-    try:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    words = ("--ros-args", "-r", "__ns:=/robot1", "-r", "__node:=eyes")
+    words += ("-r", "camera/image_raw:=/usb_cam/image")
+    given = {"model": bundle, "engine": "onnx", "autostart": "false", "topk": 5}
+    with running(tmp_path, "perception_node", *words, **given) as (process, client):
         assert client.state("/robot1/eyes") == "unconfigured"
         assert client.change_state("/robot1/eyes", CONFIGURE)
         assert client.change_state("/robot1/eyes", ACTIVATE)
@@ -43,10 +37,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
         message = rgb_message(coloured_image((4, 4, 250)), time.time_ns())
         wait_until(lambda: answers, what=process.output, each=lambda: publisher.publish(message))
         assert answers[-1].results[0].class_id == "blue"
-    finally:
-        status = process.stop(signal.SIGTERM)
-        client.close()
-    assert status == 0 and "Traceback" not in process.output, process.output
+        assert process.stop(signal.SIGTERM) == 0
     assert "Unknown parameter 'topk' (did you mean 'top_k'?)" in process.output
 
 
@@ -67,12 +58,8 @@ def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]
 def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
     tmp_path: Path, prefix: tuple[str, ...], status: int | None
 ) -> None:
-    process = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.perception.node",
-        *("--ros-args", "-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
-        prefix=prefix,
-    )
+    given = {"model": make_tiny_bundle(tmp_path / "b"), "engine": "onnx"}
+    process = NodeProcess(tmp_path / "log.txt", "perception_node", prefix=prefix, **given)
     wait_until(lambda: "Camera camera" in process.output, what=process.output)
     process.process.send_signal(signal.SIGHUP)
     if status is None:

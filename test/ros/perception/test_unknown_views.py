@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
 from network_helpers import tiny_network, torch
-from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+from ros_helpers import rgb_message, running, stamp_ns, wait_until
 
 from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.networks.export import export_bundle, prepare_images
@@ -47,25 +45,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def node(bundle: Path, tmp_path: Path) -> Iterator[NodeProcess]:
-    process = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.perception.node",
-        "--ros-args",
-        *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "threads:=1"),
-        *("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.2"),
-        *("-p", "diagnostics_window_s:=2.0", "-p", "warn_period_s:=0.1"),
-    )
-    yield process
-    assert process.stop(signal.SIGINT) == 0, process.output
-    assert "Traceback" not in process.output, process.output
-
-
 def test_unknown_view_is_withheld_said_and_published_with_its_covariance_on_demand(
-    bundle: Path, node: NodeProcess
+    bundle: Path, tmp_path: Path
 ) -> None:
-    from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import PoseWithCovarianceStamped
 
     pipeline = Pipeline.load(bundle, "onnx", threads=1)
@@ -75,10 +57,10 @@ def test_unknown_view_is_withheld_said_and_published_with_its_covariance_on_dema
     known, new = picture(3), candidates[least]
     assert answers[least].known_view < BELOW < pipeline(known)["pose"].known_view
 
-    client = Client()
-    try:
+    given = {"model": bundle, "engine": "onnx", "threads": 1, "cameras": "[front]"}
+    often = {"diagnostics_period_s": 0.2, "diagnostics_window_s": 2.0, "warn_period_s": 0.1}
+    with running(tmp_path, "perception_node", **given, **often) as (node, client):
         poses = client.listen(PoseWithCovarianceStamped, TOPIC)
-        client.listen(DiagnosticArray, "/diagnostics")
 
         def send(image: np.ndarray) -> int:
             stamp = time.time_ns()
@@ -115,5 +97,3 @@ def test_unknown_view_is_withheld_said_and_published_with_its_covariance_on_dema
         np.testing.assert_allclose(np.diag(found), np.diag(answers[least].covariance), rtol=1e-4)
         ordinary = pipeline(known)["pose"].covariance
         assert (np.diag(found) > 1.001 * np.diag(ordinary)).all()
-    finally:
-        client.close()

@@ -33,15 +33,7 @@ from place_robot import (
     set_pose,
     square,
 )
-from ros_helpers import (
-    Client,
-    NodeProcess,
-    coloured_image,
-    rgb_message,
-    set_header,
-    stamp_ns,
-    wait_until,
-)
+from ros_helpers import coloured_image, rgb_message, running, set_header, stamp_ns, wait_until
 from scipy.spatial.transform import Rotation
 
 from robot_vision.places.map.opening import open_map
@@ -533,7 +525,6 @@ def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot
 
 @pytest.mark.slow
 def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
-    from diagnostic_msgs.msg import DiagnosticArray
     from tiny_bundle import make_tiny_bundle
     from vision_msgs.msg import Detection3D
 
@@ -553,19 +544,15 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
                 descriptor=descriptor,
             )
         )  # fmt: skip
-    client = Client()
-    client.listen(DiagnosticArray, "/diagnostics")
-    answers = client.listen(Detection3D, "/spots/places")
-    process = NodeProcess(
-        tmp_path / "log.txt",
-        "robot_vision.ros.composed_nodes",
+    words = (
         *("--ros-args", "--log-level", "info"),
         *("--perception", "--ros-args", "-r", "__node:=eyes", "-p", f"model:={bundle}"),
         *("-p", "engine:=onnx", "-p", "cameras:=[eye]"),
         *("--places", "--ros-args", "-r", "__node:=spots", "-p", f"map:={tmp_path / 'tiny.map'}"),
         *("-p", "camera:=eye", "-p", "descriptor_topic:=eyes/eye/descriptor"),
     )
-    try:
+    with running(tmp_path, "composed_nodes", *words) as (process, client):
+        answers = client.listen(Detection3D, "/spots/places")
         publisher = client.publisher(type(rgb_message(image, 0)), "/eye/image_raw")
         wait_until(
             lambda: answers,
@@ -580,7 +567,3 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
 
         wait_until(lambda: model().startswith("tiny"), what="the model's name")
         assert client.state("/eyes") == client.state("/spots") == "active"
-    finally:
-        status = process.stop()
-        client.close()
-    assert status == 0 and "Traceback" not in process.output, process.output
