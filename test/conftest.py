@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib.util
 import os
 import re
@@ -79,11 +80,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _hide(*os.environ.get("TEST_WITHOUT", "").split())
     starts_workers = bool(getattr(config.option, "numprocesses", None))
+    # Workers share the cores already: threads of theirs, and of processes that they start, would only wait
+    # for each other. A process alone sums in the same order.
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ.setdefault(name, "1")
     if starts_workers and not hasattr(config, "workerinput"):
-        # The workers share the cores already. Threads of each of them, and of the processes that they
-        # start, would only wait for each other.
-        for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
-            os.environ.setdefault(name, "1")
         return
     _claimed.append(_claim_ros_domain())
     os.environ["ROS_DOMAIN_ID"] = Path(_claimed[0].name).name
@@ -92,6 +93,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     # Fast DDS reads its profile at the first context of a process, whichever test makes that.
     use_large_image_profile()
+
+
+def pytest_collection() -> None:
+    """Look for no garbage while all tests and what they import are loaded."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded out of each later look for garbage: it stays, and is a million objects."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

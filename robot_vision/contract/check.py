@@ -413,7 +413,7 @@ def exported() -> Exported:
     twice = next(filter(None, (several(head) for head, _ in pairs)), None)
     if not heads:
         pytest.skip("no head has a trainer")
-    spec = NetworkSpec("resnet18", InputSpec(64, 64), heads, twice)
+    spec = NetworkSpec("shufflenet_v2_x0_5", InputSpec(64, 64), heads, twice)
     network = MultiHeadNetwork(spec).eval()
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     return network, export_graph(network, images), images

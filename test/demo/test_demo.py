@@ -445,7 +445,6 @@ def test_training_runs_the_network_that_is_exported(training):
     """Its stages in two parts, with ONNX Runtime for the frozen one, give what the whole network gives."""
     import torch
 
-    torch.manual_seed(0)
     network = training.MultiHeadNetwork(training.demo_spec())
     images = list(render_frames(WORLD, evaluation_drive(WORLD)[:3], Sensor()))
     small = np.stack([cv2.resize(image, (160, 120)) for image in images])

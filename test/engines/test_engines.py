@@ -68,11 +68,10 @@ def torch_threads(count=0):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A ResNet-18 with random weights and three heads, exported by the exporter."""
-    torch = pytest.importorskip("torch", reason="exporting needs the extra train")
+    pytest.importorskip("torch", reason="exporting needs the extra train")
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
 
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("engines") / "resnet"
     export_bundle(MultiHeadNetwork(SPEC).eval(), path, "resnet", list(images(3)))
     return ModelBundle.load(path)

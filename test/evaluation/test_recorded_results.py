@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from evaluation_bags import PERIOD, START
 from tiny_bundle import make_tiny_bundle, two_classifiers
 
@@ -166,7 +165,6 @@ def test_the_padding_of_a_letterbox_is_in_no_recorded_depth(tmp_path: Path) -> N
     spec = NetworkSpec(
         input=InputSpec(64, 64, resize="letterbox"), heads={"depth": DepthSpec(size=(16, 16))}
     )
-    torch.manual_seed(0)
     export_bundle(MultiHeadNetwork(spec).eval(), tmp_path / "bundle", "depth", [IMAGE])
     bundle = ModelBundle.load(tmp_path / "bundle")
     with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:

@@ -23,11 +23,10 @@ SECONDS = 24.0  # faults come at 15
     ["none", "kidnapped", "gap, then one wrong pose", "odometry reset to zero", "driver restarted"],
 )
 def test_robot_is_not_falsely_localised_for_longer_than_a_planner_bears(fault):
-    beliefs = [believe(make_drive(seed, fault, seconds=SECONDS)) for seed in (1000, 1001)]
-    assert max(b.longest_false_s for b in beliefs) <= LONGEST_FALSE_S + 1e-9
+    belief = believe(make_drive(1000, fault, seconds=SECONDS))
+    assert belief.longest_false_s <= LONGEST_FALSE_S + 1e-9
     least = {"none": 0.9, "gap, then one wrong pose": 0.55}.get(fault, 0.8)
-    assert min(b.localised.mean() for b in beliefs) > least
-    assert np.mean([b.flaps for b in beliefs]) < 8
+    assert belief.localised.mean() > least and belief.flaps < 8
 
 
 @pytest.mark.slow

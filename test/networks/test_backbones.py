@@ -64,7 +64,6 @@ def test_classifier_network_is_the_whole_network(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", seed_networks(heavy=(*BIG, "alexnet", "resnet50")))
 def test_weights_file_gives_torchvisions_logits(name, tmp_path):
-    torch.manual_seed(0)
     options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
     if name == "googlenet":
         options["aux_logits"] = True  # its files have auxiliary classifiers, which we leave out
@@ -123,7 +122,6 @@ def test_layers_after_the_last_tap_are_not_built():
 
 @pytest.mark.slow
 def test_tap_is_the_stages_output():
-    torch.manual_seed(0)
     backbone = Backbone("resnet18", ["layer2", "layer3"], input_size=(64, 64)).eval()
     theirs = models.resnet18().eval()
     theirs.load_state_dict(backbone.body.state_dict(), strict=False)
@@ -158,7 +156,6 @@ def test_transformer_has_no_default_feature_map():
 
 @pytest.mark.slow
 def test_frozen_stages_keep_parameters_and_statistics():
-    torch.manual_seed(0)
     backbone = Backbone("resnet18", ["layer3"], input_size=(64, 64))
     backbone.freeze(["conv1", "bn1", "layer1"])
     backbone.train()

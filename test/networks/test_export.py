@@ -17,8 +17,10 @@ from network_helpers import (
     tiny_network,
     torch,
 )
+from torchvision.models import vision_transformer
 
 from robot_vision import cli
+from robot_vision.backbones.architectures import _cut, look_inside, shapes_at
 from robot_vision.backbones.exact_pooling import ExactPool
 from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle
 from robot_vision.bundle.signature import GraphSignature, read_signature
@@ -362,8 +364,21 @@ def test_where_features_cannot_be_written_is_said_before_the_work(capsys):
     assert "--out /proc/none cannot be made" in capsys.readouterr().err
 
 
+@pytest.fixture
+def two_layers(monkeypatch):
+    """Lets a vision transformer have two of its twelve equal layers; nobody remembers it afterwards."""
+    kind, remembered = vision_transformer.VisionTransformer, (look_inside, shapes_at, _cut)
+    short = lambda **settings: kind(**{**settings, "num_layers": 2})  # noqa: E731
+    monkeypatch.setattr(vision_transformer, "VisionTransformer", short)
+    for function in remembered:
+        function.cache_clear()
+    yield
+    for function in remembered:
+        function.cache_clear()
+
+
 @pytest.mark.slow
-def test_transformer_with_a_classifier_exports(tmp_path):
+def test_transformer_with_a_classifier_exports(tmp_path, two_layers):
     network = small_network(backbone="vit_b_32", size=224, pose=None, place=None)
     assert export_bundle(network, tmp_path / "b", "vit", photographs()[:1]).files
     assert torch.backends.mha.get_fastpath_enabled()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from network_helpers import torch
+from network_helpers import Samples, torch
 from safetensors.torch import save_file
 from train_data import configuration, make_labelled
 
@@ -34,11 +34,6 @@ timm = pytest.importorskip("timm", reason="timm is not installed (extra `timm`)"
 CONVOLUTIONS, TOKENS = "test_resnet", "test_vit"
 SALAD = PlaceSpec(pooling="salad", clusters=4, channels=8, token_size=8, hidden=16)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def theirs(name, **options):
@@ -150,17 +145,8 @@ def test_bundle_checkpoint_and_variants_answer_as_torch_does(name, place, tmp_pa
         (found,) = session.run(["descriptor"], {session.get_inputs()[0].name: IMAGES[:count]})
         np.testing.assert_allclose(found, expected[:count], atol=2e-5)
 
-    class Samples:
-        """Ready images in the place of a sample set."""
-
-        def __len__(self):
-            return len(IMAGES)
-
-        def batch(self, index):
-            return {"images": torch.from_numpy(IMAGES)[index]}
-
     config = TrainingConfig(heads=("place",))
-    path = make_variant(bundle, tmp_path / "int8", "int8-vnni", Samples(), config)
+    path = make_variant(bundle, tmp_path / "int8", "int8-vnni", Samples(IMAGES), config)
     graph = ModelBundle.load(bundle).graph
     assert ("transformer" in caution(graph, "int8-vnni")) == (name != CONVOLUTIONS)
     assert not caution(graph, "float16")

@@ -319,7 +319,7 @@ def test_the_notebook_runs_as_it_is_written(
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     write_lab(tmp_path / "lab")
-    write_lab(tmp_path / "second_drive", frames=40)
+    write_lab(tmp_path / "second_drive", frames=24)
     cv2.imwrite("view.jpg", next(iter(walk(240)))[0])
     assert main(["init", "my_lab", "--data", "lab"]) == 0
     monkeypatch.chdir(tmp_path / "my_lab")

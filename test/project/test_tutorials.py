@@ -57,7 +57,7 @@ def walk(frames):
         yield np.ascontiguousarray(wall[:96, left : left + 128]), pose
 
 
-def write_lab(path, frames=240):
+def write_lab(path, frames=120):
     """Writes what the tutorial records: images, and map -> odom -> base_link -> camera on /tf."""
     types = get_typestore(Stores.ROS2_HUMBLE).types
 
@@ -95,7 +95,7 @@ def write_lab(path, frames=240):
 
 
 def write_scene(root):
-    for number, frames in ((1, 70), (2, 30)):
+    for number, frames in ((1, 40), (2, 16)):
         folder = root / f"seq-{number:02d}"
         folder.mkdir(parents=True)
         for i, (image, pose) in enumerate(walk(frames)):
@@ -105,7 +105,7 @@ def write_scene(root):
     (root / "TestSplit.txt").write_text("sequence2\n")
 
 
-def write_drive(path, rate=5.0, seconds=30):
+def write_drive(path, rate=2.5, seconds=30):
     """Writes the images of the demo's drive, and nothing that is true of them."""
     world, camera = default_world(), Camera()
     frames = evaluation_drive(world, rate)[: int(rate * seconds)]
@@ -145,7 +145,7 @@ def test_my_own_rooms_from_pictures(tmp_path, monkeypatch):
 def test_my_own_map_from_a_bag(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_lab(tmp_path / "lab")
-    write_lab(tmp_path / "second_drive", frames=40)
+    write_lab(tmp_path / "second_drive", frames=24)
     done, left = run_tutorial("map.md")
     verbs = [words[0] for words in done]
     assert verbs == ["data", "data", "init", "train", "map", "map", "map"]

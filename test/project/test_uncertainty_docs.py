@@ -107,7 +107,7 @@ def test_worked_example_slows_down_and_relocalises(world, tmp_path):
 @pytest.mark.ros
 @pytest.mark.slow
 def test_node_publishes_what_several_answers_say(world, tmp_path):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from network_helpers import small_network
     from ros_helpers import NodeProcess, pixels_message
 
@@ -119,7 +119,6 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     from robot_vision.ros.node.dds import use_large_image_profile
 
     use_large_image_profile()
-    torch.set_num_threads(1)
     network = small_network(
         size=32,
         classifier=ClassifierSpec(("a", "b"), tap="layer2", dropout=0.4),

@@ -87,7 +87,6 @@ def test_pixels_that_are_most_alike_show_the_same_and_are_as_far_away(demo, home
 @pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "maps"), [("lraspp", 1), ("fcn8s", 3)])
 def test_a_head_that_sums_scores_of_several_maps_has_all_of_them_compared(decoder, maps):
-    torch.manual_seed(0)
     spec = SegmentationSpec(("a", "b"), height=16, width=24, decoder=decoder, channels=8)
     network = MultiHeadNetwork(
         NetworkSpec("resnet18", InputSpec(64, 96), heads={"segmentation": spec})

@@ -34,7 +34,6 @@ from robot_vision.studies.explain import (
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
     spec = NetworkSpec(
         "resnet18", InputSpec(64, 96), heads={"classifier": ClassifierSpec(("a", "b", "c"))}
     )

@@ -17,7 +17,7 @@ def truth_of(count: int) -> DriveTruth:
 
 
 def map_fewer(every: int) -> str:
-    """Returns code for a process in which the demo maps only every so many views: most of its time goes there."""
+    """Returns code after which a demo of its process maps one view of `every`: they take most of its time."""
     return (
         "from robot_vision.cli import demo, main\nfrom robot_vision.simulation.drive import mapping_drive\n"
         f"demo.mapping_drive = lambda world: mapping_drive(world)[::{every}]\n"

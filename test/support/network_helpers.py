@@ -1,10 +1,9 @@
-"""What the tests of the torch side share: small specs, real photographs, a bound on threads."""
+"""What the tests of the torch side share: small specs, real photographs."""
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the network's tests need torch: robot_vision[train]")
-torch.set_num_threads(1)
 
 from robot_vision.contract.spec import NetworkSpec  # noqa: E402
 from robot_vision.heads.classifier.spec import ClassifierSpec  # noqa: E402
@@ -78,3 +77,16 @@ def photographs():
     """Real photographs: a cat, a cup of coffee, a rocket."""
     data = pytest.importorskip("skimage.data", reason="needs scikit-image's sample photographs")
     return [np.ascontiguousarray(image) for image in (data.chelsea(), data.coffee(), data.rocket())]
+
+
+class Samples:
+    """Ready images (N, H, W, 3) in the place of a sample set."""
+
+    def __init__(self, images):
+        self._images = torch.from_numpy(images)
+
+    def __len__(self):
+        return len(self._images)
+
+    def batch(self, index):
+        return {"images": self._images[index]}

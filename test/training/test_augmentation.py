@@ -338,7 +338,6 @@ def test_wrong_settings_are_named(name, settings, message):
 
 
 def test_average_of_weights_is_the_recurrence_and_resumes():
-    torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     net[0].bias.requires_grad_(False)
     average, expected = WeightAverage(net, 0.5), net[0].weight.detach().clone()

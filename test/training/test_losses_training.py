@@ -18,15 +18,6 @@ from robot_vision.heads.pose.spec import PoseSpec
 N, C = 12, 32
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 def train(head, loss, features, batch, steps=300, rate=3e-3):
     optimiser = torch.optim.Adam([*head.parameters(), *loss.parameters()], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
+from network_helpers import Samples
 from onnx import numpy_helper
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -31,20 +31,9 @@ pytestmark = pytest.mark.slow
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), dtype=np.uint8)
 
 
-class Samples:
-    """Ready images in the place of a sample set."""
-
-    def __len__(self):
-        return len(IMAGES)
-
-    def batch(self, index):
-        return {"images": torch.from_numpy(IMAGES)[index]}
-
-
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """The first half of a ResNet-18, random weights, with all heads, and its variants."""
-    torch.manual_seed(0)
     spec = NetworkSpec(
         "resnet18",
         InputSpec(64, 96),
@@ -59,7 +48,7 @@ def bundles(tmp_path_factory):
     export_bundle(MultiHeadNetwork(spec).eval(), folder / "float32", "resnet", list(IMAGES))
     config = TrainingConfig(heads=("classifier",))
     for kind in VARIANTS:
-        make_variant(folder / "float32", folder / kind, kind, Samples(), config)
+        make_variant(folder / "float32", folder / kind, kind, Samples(IMAGES), config)
     return {kind: ModelBundle.load(folder / kind) for kind in ("float32", *VARIANTS)}
 
 
@@ -195,5 +184,5 @@ def test_rounding_moves_no_channels_mean(bundles, kind):
 def test_making_a_variant_fills_no_screen(bundles, tmp_path, capfd):
     """ONNX Runtime warned of each number that a part of the graph does not need, once a layer."""
     config = TrainingConfig(heads=("classifier",))
-    make_variant(bundles["float32"].path, tmp_path / "int8", "int8", Samples(), config)
+    make_variant(bundles["float32"].path, tmp_path / "int8", "int8", Samples(IMAGES), config)
     assert capfd.readouterr() == ("", "")

@@ -417,7 +417,6 @@ def test_pose_head_alone_learns_which_views_it_knows_from_regions_left_out(tmp_p
 def test_baselines_of_a_fine_tuned_network_are_those_of_the_weights_it_started_from(
     labelled, tmp_path
 ):
-    torch.manual_seed(0)
     file = tmp_path / "weights.pth"
     torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), file)
     found, cards = [], []
@@ -440,7 +439,6 @@ def test_baselines_of_a_fine_tuned_network_are_those_of_the_weights_it_started_f
 
 @pytest.mark.slow
 def test_solved_head_is_kept_unless_fine_tuning_is_shown_to_be_better(labelled, tmp_path):
-    torch.manual_seed(0)
     file = tmp_path / "weights.pth"
     torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), file)
     config = configuration(

@@ -18,7 +18,7 @@ SIZE = (96, 128)
 NONE = 65535
 FOCAL = 100.0
 LOW, HIGH = 0.6, 6.0
-SETTINGS = {"minimum": 0.5, "maximum": 8.0, "channels": 16, "dropout": 0.0}
+SETTINGS = {"minimum": 0.5, "maximum": 8.0, "channels": 16, "dropout": 0.0, "strides": [4, 8]}
 
 
 def picture(rng):
@@ -77,7 +77,7 @@ def depth(path, output, **groups):
             "depth": SETTINGS,
         },
         "data": {"options": {"split": "blocks", "block_frames": 10, "validation": 0.25}},
-        "loop": {"epochs": 25, "batch_size": 12, "threads": 1, "accelerator": "cpu"},
+        "loop": {"epochs": 20, "batch_size": 12, "threads": 1, "accelerator": "cpu"},
         "baselines": ["constant", "median"],
     }
     return configuration("seven_scenes", path, output, **{**settings, **groups})

@@ -30,11 +30,6 @@ SPEC = NetworkSpec(
 )
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def paper(features, p):
     """Radenovic et al., eq. 3, for one image (C, H, W)."""
     f = np.zeros(len(features))

@@ -24,15 +24,6 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 112, 126, 3), np.uint8)
 RESNETS = {"resnet18": (64, (2, 2, 2, 2)), "resnet50": (256, (3, 4, 6, 3))}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 def layer(name, *shape, bias=True):
     found = {f"{name}.weight": shape}
     return {**found, f"{name}.bias": shape[:1]} if bias else found
