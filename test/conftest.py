@@ -106,6 +106,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let what was loaded be freed: some libraries complain at the end about what is not."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Seed the global generators, which tests, and the libraries that they compare with, draw from."""
