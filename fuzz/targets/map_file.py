@@ -10,7 +10,7 @@ import numpy as np
 
 from fuzz import scratch
 from robot_vision.errors import ConfigError
-from robot_vision.places.map.base import MapError, PlaceMap
+from robot_vision.places.map.base import MapError, NewMap, PlaceMap
 from robot_vision.places.map.evidence import Evidence, Session, kept_evidence
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.sqlite_map import SqliteMap
@@ -48,7 +48,7 @@ def small_map() -> bytes:
     """Returns the file of a map of three places."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "a.map"
-        with SqliteMap.create(path, "tiny", "ab" * 32, 4, "float32", "map") as places:
+        with SqliteMap.create(path, NewMap("tiny", "ab" * 32, 4, "float32", "map")) as places:
             for number in range(3):
                 places.add(
                     Keyframe(

@@ -20,6 +20,7 @@ ALLOWED_S = 10.0
 @functools.cache
 def _map() -> tuple[Path, bytes, SqliteMap]:
     """Returns a map's file, its cache, and the map."""
+    from robot_vision.places.map.base import NewMap
     from robot_vision.places.map.keyframe import Keyframe
 
     path = scratch.folder() / "indexed.map"
@@ -27,7 +28,7 @@ def _map() -> tuple[Path, bytes, SqliteMap]:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(8000, 4))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    places = SqliteMap.create(path, "tiny", "ab" * 32, 4, "float32", "map")
+    places = SqliteMap.create(path, NewMap("tiny", "ab" * 32, 4, "float32", "map"))
     turn = np.array([0.0, 0.0, 0.0, 1.0])
     places.add_many(
         Keyframe(None, i, "a", "b", np.zeros(3), turn, None, v.astype(np.float32))

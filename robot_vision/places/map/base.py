@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Union
+from typing import Literal, NamedTuple, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,16 @@ class MapReadOnlyError(MapError):
     """A map that was opened for reading, or that the system does not let us write, was written to."""
 
 
+class NewMap(NamedTuple):
+    """What a map is made with; `MapInfo` says what each means."""
+
+    bundle_name: str
+    bundle_sha256: str
+    dimension: int
+    descriptor_dtype: str
+    frame_id: str
+
+
 @dataclass(frozen=True)
 class MapInfo:
     """What a map says of itself.
@@ -83,6 +93,11 @@ class MapInfo:
     descriptor_dtype: str
     frame_id: str
     created_ns: int
+
+    @property
+    def new(self) -> NewMap:
+        """What a map of the same kind is made with."""
+        return NewMap(*(getattr(self, name) for name in NewMap._fields))
 
 
 @dataclass(frozen=True, eq=False)

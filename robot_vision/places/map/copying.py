@@ -104,14 +104,7 @@ def _draft(uri: str | Path, info: MapInfo) -> Iterator[PlaceMap]:
     if is_server(uri):
         from robot_vision.places.map.postgres_map import PostgresMap
 
-        with PostgresMap.draft(
-            str(uri),
-            info.bundle_name,
-            info.bundle_sha256,
-            info.dimension,
-            info.descriptor_dtype,
-            info.frame_id,
-        ) as target:
+        with PostgresMap.draft(str(uri), info.new) as target:
             yield target
         return
     path = Path(uri).expanduser()
@@ -120,14 +113,7 @@ def _draft(uri: str | Path, info: MapInfo) -> Iterator[PlaceMap]:
     draft = path.with_name(f".{path.name}.copying")
     remove_file(draft)  # of a copy that was killed
     try:
-        with create_map(
-            draft,
-            bundle_name=info.bundle_name,
-            bundle_sha256=info.bundle_sha256,
-            dimension=info.dimension,
-            frame_id=info.frame_id,
-            descriptor_dtype=info.descriptor_dtype,
-        ) as target:
+        with create_map(draft, **info.new._asdict()) as target:
             yield target
         give_name(draft, path)
     except BaseException:

@@ -19,6 +19,7 @@ from robot_vision.places.map.base import (
     MODES,
     MapError,
     Mode,
+    NewMap,
     PlaceMap,
     refuse_other_model,
 )
@@ -89,14 +90,14 @@ def create_map(
     if not frame_id or not bundle_name:
         raise ConfigError("frame_id and bundle_name may not be empty")
     refuse_mistyped(uri)
-    settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
+    new = NewMap(bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
     if is_server(uri):
         from robot_vision.places.map.postgres_map import PostgresMap
 
-        return PostgresMap.create(str(uri), *settings)
+        return PostgresMap.create(str(uri), new)
     from robot_vision.places.map.sqlite_map import SqliteMap
 
-    return SqliteMap.create(Path(uri).expanduser(), *settings)
+    return SqliteMap.create(Path(uri).expanduser(), new)
 
 
 def descriptor_size(bundle: ModelBundle) -> int:

@@ -31,6 +31,7 @@ from robot_vision.places.map.base import (
     MapError,
     MapInfo,
     Mode,
+    NewMap,
     taken,
 )
 from robot_vision.places.map.keyframe import Keyframe, check, check_descriptors
@@ -62,35 +63,18 @@ class PostgresMap(TableMap):
             raise
 
     @classmethod
-    def create(
-        cls,
-        uri: str,
-        bundle_name: str,
-        bundle_sha256: str,
-        dimension: int,
-        descriptor_dtype: str,
-        frame_id: str,
-    ) -> PostgresMap:
+    def create(cls, uri: str, new: NewMap) -> PostgresMap:
         """Makes a map; see `opening.create_map`."""
-        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
-        return cls._create(Address.parse(uri), *settings)
+        return cls._create(Address.parse(uri), new)
 
     @classmethod
-    def _create(
-        cls,
-        address: Address,
-        bundle_name: str,
-        bundle_sha256: str,
-        dimension: int,
-        descriptor_dtype: str,
-        frame_id: str,
-    ) -> PostgresMap:
-        if dimension > server.MAX_DIMENSION:
+    def _create(cls, address: Address, new: NewMap) -> PostgresMap:
+        if new.dimension > server.MAX_DIMENSION:
             raise ConfigError(
-                f"Descriptors have {dimension} numbers and pgvector keeps up to "
+                f"Descriptors have {new.dimension} numbers and pgvector keeps up to "
                 f"{server.MAX_DIMENSION}: use a model with whitened descriptors, or a file"
             )
-        vector = f"{server.vector_type(descriptor_dtype)}({dimension})"
+        vector = f"{server.vector_type(new.descriptor_dtype)}({new.dimension})"
         with contextlib.closing(server.connect(address, "write")) as connection:
             server.add_vectors(connection, address)
             with translated(address), connection.transaction():
@@ -98,16 +82,7 @@ class PostgresMap(TableMap):
                 connection.execute(
                     f"INSERT INTO {address.schema}.map VALUES "
                     "(true, %s, %s, %s, %s, %s, %s, %s, %s, 0, 1)",
-                    [
-                        uuid.uuid4().hex,
-                        SCHEMA_VERSION,
-                        bundle_name,
-                        bundle_sha256,
-                        dimension,
-                        descriptor_dtype,
-                        frame_id,
-                        time.time_ns(),
-                    ],
+                    [uuid.uuid4().hex, SCHEMA_VERSION, *new, time.time_ns()],
                 )
         return cls(address, "write")
 
@@ -118,22 +93,13 @@ class PostgresMap(TableMap):
 
     @classmethod
     @contextlib.contextmanager
-    def draft(
-        cls,
-        uri: str,
-        bundle_name: str,
-        bundle_sha256: str,
-        dimension: int,
-        descriptor_dtype: str,
-        frame_id: str,
-    ) -> Iterator[PostgresMap]:
+    def draft(cls, uri: str, new: NewMap) -> Iterator[PostgresMap]:
         """Yields an empty map that gets its name when the block ends; see `opening.create_map`.
 
         What a process that was killed left is taken away by the next one, or by `drop`.
         """
         address = Address.parse(uri)
         draft = address.draft
-        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
         with contextlib.closing(server.connect(address, "write")) as holder:
             with translated(address):
                 if server.has_schema(holder, address):
@@ -144,7 +110,7 @@ class PostgresMap(TableMap):
                     )
                 server.drop_schema(holder, draft)
             try:
-                with cls._create(draft, *settings) as target:
+                with cls._create(draft, new) as target:
                     yield target
                 with translated(address):
                     holder.execute(f"ALTER SCHEMA {draft.schema} RENAME TO {address.schema}")

@@ -34,6 +34,7 @@ from robot_vision.places.map.base import (
     MapReadOnlyError,
     MapReplacedError,
     Mode,
+    NewMap,
     taken,
 )
 from robot_vision.places.map.keyframe import Keyframe, check
@@ -77,28 +78,9 @@ class SqliteMap(TableMap):
             raise
 
     @classmethod
-    def create(
-        cls,
-        path: Path,
-        bundle_name: str,
-        bundle_sha256: str,
-        dimension: int,
-        descriptor_dtype: str,
-        frame_id: str,
-    ) -> SqliteMap:
+    def create(cls, path: Path, new: NewMap) -> SqliteMap:
         """Makes a map; see `opening.create_map`."""
-        make_file(
-            path,
-            (
-                uuid.uuid4().hex,
-                bundle_name,
-                bundle_sha256,
-                dimension,
-                descriptor_dtype,
-                frame_id,
-                time.time_ns(),
-            ),
-        )
+        make_file(path, (uuid.uuid4().hex, *new, time.time_ns()))
         return cls.open(path, "write")
 
     @classmethod
