@@ -1,4 +1,4 @@
-"""Parameter files and tables from the nodes' dataclasses: `python -m tools.parameter_files` writes config."""
+"""Parameter files, and tables of the docs: `python -m tools.parameter_files` writes config."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from robot_vision.contract import registry
+from robot_vision.contract.topics import UNCERTAINTY
 from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.gate.parameters import GateParameters
@@ -71,6 +73,18 @@ def markdown_table(cls: type, *shared: type) -> str:
             f"| `{s.name}` | {kind} | `{_yaml(s.default)}` | {about} | {words[s.change]} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def topic_rows() -> list[str]:
+    """Returns the rows of heads in the docs' tables of topics."""
+    rows = []
+    for topics in (*(head.topics(None) for head in registry.installed()), (UNCERTAINTY,)):
+        for t in topics:
+            name = t.name if t.name.startswith("/") else f"~/<camera>/{t.name}"
+            kind = "tf2_msgs/TFMessage" if t.name == "/tf" else t.kind.replace("/msg/", "/")
+            form = f", {t.form}" if t.form else ""
+            rows.append(f"| `{name}` | `{kind}`{form} | {t.text} |")
+    return rows
 
 
 def _about(setting: Setting, change: bool = True) -> list[str]:

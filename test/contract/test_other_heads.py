@@ -178,7 +178,8 @@ def test_infer_attaches_what_is_said_of_each_pixel(toy_bundle, tmp_path, capsys)
 
 
 def test_topics_below_a_topic_are_recorded_and_named(toys):
-    from robot_vision.ros.perception.recorded_topics import topic_pattern, topic_rows
+    from robot_vision.ros.perception.recorded_topics import topic_pattern
+    from tools.parameter_files import topic_rows
 
     pattern = topic_pattern("/perception")
     names = [t.name for t in registry.head("toy_dense").topics(None)]

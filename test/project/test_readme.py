@@ -72,7 +72,7 @@ def test_the_graph_outputs_are_those_of_the_code():
 def test_topics_of_heads_are_those_of_the_code():
     """They are in the README, or on a page of the head's own."""
     from robot_vision.contract import registry
-    from robot_vision.ros.perception.recorded_topics import topic_rows
+    from tools.parameter_files import topic_rows
 
     pages = [ROOT / "docs" / f"{kind}.md" for kind in registry.BUILT_IN]
     text = README + "".join(page.read_text() for page in pages if page.exists())

@@ -127,7 +127,7 @@ def test_parameters_of_nav2_are_those_that_it_declares() -> None:
 
 def test_topics_that_nav2_takes_are_those_of_the_nodes() -> None:
     """By the heads' own tables: the topic below ~/<camera>/, with its type."""
-    from robot_vision.ros.perception.recorded_topics import topic_rows
+    from tools.parameter_files import topic_rows
 
     cameras = OURS["/**/perception"]["ros__parameters"]["cameras"]
     found = list(topics())

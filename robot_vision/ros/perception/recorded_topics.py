@@ -29,18 +29,6 @@ def topic_pattern(node: str, extra: Sequence[str] = ()) -> str:
     return f"^({'|'.join(names)})$"
 
 
-def topic_rows() -> list[str]:
-    """Returns the rows of heads in the docs' tables of topics."""
-    rows = []
-    for topics in (*(head.topics(None) for head in registry.installed()), (UNCERTAINTY,)):
-        for t in topics:
-            name = t.name if t.name.startswith("/") else f"~/<camera>/{t.name}"
-            kind = "tf2_msgs/TFMessage" if t.name == "/tf" else t.kind.replace("/msg/", "/")
-            form = f", {t.form}" if t.form else ""
-            rows.append(f"| `{name}` | `{kind}`{form} | {t.text} |")
-    return rows
-
-
 def record_command(
     output: str, node: str = "/perception", storage: str = "mcap", extra: Sequence[str] = ()
 ) -> list[str]:
