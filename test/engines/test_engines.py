@@ -42,9 +42,11 @@ SPEC = NetworkSpec(
     "resnet18",
     InputSpec(64, 96),
     heads={
-        "classifier": ClassifierSpec(("door", "hall", "stairs"), temperature=1.3, score="energy"),
-        "pose": PoseSpec(hidden=32),
-        "place": PlaceSpec(clusters=4, whitened_size=16),
+        "classifier": ClassifierSpec(
+            ("door", "hall", "stairs"), temperature=1.3, score="energy", tap="layer2"
+        ),
+        "pose": PoseSpec(hidden=32, tap="layer2"),
+        "place": PlaceSpec(clusters=4, whitened_size=16, tap="layer2"),
     },
 )
 

@@ -144,6 +144,7 @@ def test_rear_topic_that_is_the_camera_ahead_is_refused(
     assert not (tmp_path / "route").exists()
 
 
+@pytest.mark.slow
 def test_who_teaches_keeps_away_from_things_where_there_is_room(careful: Any) -> None:
     _, simulator, room, _ = careful
     assert simulator.way_m > 3 and min(room) > 0.1

@@ -29,7 +29,7 @@ from robot_vision.images.resizing import resize_into
 from robot_vision.images.window import Window
 from robot_vision.messages.making import rclpy_maker
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 BASE = "/perception/front"
 CAMERA = (120, 160)
 INPUT = InputSpec(*SIZE, "crop", 0.8)

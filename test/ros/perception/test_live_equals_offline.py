@@ -25,7 +25,7 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import RecordingWriter
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 DEMO = Path(__file__).resolve().parents[3] / "models" / "demo"
 START = 1_700_000_000_000_000_000
 PERIOD = 200_000_000
@@ -141,7 +141,7 @@ class Live:
         assert status == 0, self.node.output
 
 
-@pytest.fixture(scope="module", params=["raw", pytest.param("compressed", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["raw", "compressed"])
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Predictions, dict[str, list[Any]], Path, Path]]:
@@ -168,7 +168,6 @@ def by_stamp(messages: list[Any]) -> dict[int, Any]:
     return {stamp_ns(message): message for message in list(messages)}
 
 
-@pytest.mark.slow
 def test_every_frame_has_the_same_classes_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/classification"])
@@ -179,7 +178,6 @@ def test_every_frame_has_the_same_classes_live_and_offline(both):
     assert len(np.unique(np.round(offline.probabilities, 4), axis=0)) > 1, "frames all look alike"
 
 
-@pytest.mark.slow
 def test_every_frame_has_the_same_descriptor_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/descriptor"])
@@ -190,7 +188,6 @@ def test_every_frame_has_the_same_descriptor_live_and_offline(both):
     assert likeness[~np.eye(FRAMES, dtype=bool)].max() < 0.999, "frames all look alike"
 
 
-@pytest.mark.slow
 def test_every_frame_has_the_same_pose_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/pose"])
@@ -205,7 +202,6 @@ def test_every_frame_has_the_same_pose_live_and_offline(both):
     assert np.ptp(offline.position, axis=0).max() > 0.01, "frames all look alike"
 
 
-@pytest.mark.slow
 def test_every_frame_has_the_same_mask_and_depth_live_and_offline(both):
     offline, heard, *_ = both
     masks, depths = by_stamp(heard["front/segmentation"]), by_stamp(heard["front/depth"])
@@ -217,7 +213,6 @@ def test_every_frame_has_the_same_mask_and_depth_live_and_offline(both):
         assert np.allclose(live, depth, rtol=2e-3, equal_nan=True)  # kept with half precision
 
 
-@pytest.mark.slow
 def test_recording_of_the_node_reads_as_the_replay(both):
     """The road of `evaluate --predictions`: both give the same columns to the same metrics."""
     offline, _, recording, _ = both

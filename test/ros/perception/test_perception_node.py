@@ -35,7 +35,7 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.dds import FAST_DDS
 from robot_vision.ros.node.transforms import transform_from_numbers
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 NODE = "/perception"
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
 OTHER_LABELS = ("hall", "kitchen", "lab", "stairs")
@@ -165,7 +165,6 @@ def _assert_equals_offline(answer: SimpleNamespace, prediction: Any, top_k: int 
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("camera", ["front", "rear"])
 @pytest.mark.parametrize("size", [(48, 64), (480, 640), (1080, 1920)])
 def test_raw_frames_get_the_offline_answer_under_their_header(
@@ -203,7 +202,6 @@ def test_annotated_image_is_drawn_only_for_a_listener(robot: Robot) -> None:
     robot.client.ignore(f"{NODE}/front/image_annotated")
 
 
-@pytest.mark.slow
 def test_infos_reach_late_joiners(robot: Robot) -> None:
     robot.ask("front", rgb_message(coloured_image((9, 9, 9)), robot.new_stamp()))
     labels, vision = robot.infos()
@@ -213,7 +211,6 @@ def test_infos_reach_late_joiners(robot: Robot) -> None:
     assert robot.pipeline.bundle.sha256 in vision[-1].method
 
 
-@pytest.mark.slow
 def test_no_inference_while_nobody_listens(robot: Robot) -> None:
     client = robot.client
     message = rgb_message(coloured_image((80, 90, 10)), robot.new_stamp())
@@ -261,7 +258,6 @@ def test_always_infer_answers_nobody_too(robot: Robot) -> None:
     assert client.set_parameters(NODE, always_infer=False).successful
 
 
-@pytest.mark.slow
 def test_diagnostics_tell_rates_ages_stages_and_engine(robot: Robot) -> None:
     robot.listen("front")
     end = time.monotonic() + 2.0
@@ -325,7 +321,6 @@ def test_parameters_out_of_range_are_refused_with_reason(
     assert len(got.classification.results) == 3, "nothing of a refused set may be applied"
 
 
-@pytest.mark.slow
 def test_rate_limit_is_kept_and_counted(robot: Robot) -> None:
     client = robot.client
     robot.ask("front", rgb_message(coloured_image((5, 5, 5)), robot.new_stamp()))
@@ -343,7 +338,6 @@ def test_rate_limit_is_kept_and_counted(robot: Robot) -> None:
     assert client.set_parameters(NODE, max_rate_hz=0.0).successful
 
 
-@pytest.mark.slow
 def test_burst_is_counted_whole_also_what_the_middleware_replaced(robot: Robot) -> None:
     """Each frame that was sent is received or lost; each that was received is published or replaced."""
     from rclpy.utilities import get_rmw_implementation_identifier
@@ -372,7 +366,6 @@ def test_burst_is_counted_whole_also_what_the_middleware_replaced(robot: Robot) 
     assert received == replaced + published
 
 
-@pytest.mark.slow
 def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     """A bag that loops with use_sim_time: stamps and clock go back together."""
     from rosgraph_msgs.msg import Clock
@@ -402,7 +395,6 @@ def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     assert client.set_parameters(NODE, use_sim_time=False).successful
 
 
-@pytest.mark.slow
 def test_transitions_in_every_order(changed_robot: Robot) -> None:
     robot = changed_robot
     client = robot.client
@@ -428,7 +420,6 @@ def test_transitions_in_every_order(changed_robot: Robot) -> None:
     robot.ask("front", rgb_message(coloured_image((1, 90, 3)), robot.new_stamp()))
 
 
-@pytest.mark.slow
 def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(model=str(robot.other), transport="compressed")
@@ -445,7 +436,6 @@ def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot)
     robot.ask("rear", rgb_message(image, robot.new_stamp()))
 
 
-@pytest.mark.slow
 def test_two_streams_answer_as_one_and_in_the_order_of_the_frames(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(streams=2)
@@ -465,7 +455,6 @@ def test_two_streams_answer_as_one_and_in_the_order_of_the_frames(changed_robot:
     assert len(new) > 30 and new == sorted(set(new))
 
 
-@pytest.mark.slow
 def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(transport="compressed")
@@ -478,7 +467,6 @@ def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) ->
     _assert_equals_offline(watched, robot.pipeline([to_rgb(message, (32, 48))])[0])
 
 
-@pytest.mark.slow
 def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     robot = changed_robot
     from geometry_msgs.msg import TransformStamped
@@ -559,7 +547,6 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     client.ignore("/tf")
 
 
-@pytest.mark.slow
 def test_named_head_has_topics_and_parameters_of_its_own(
     changed_robot: Robot, tmp_path: Path
 ) -> None:

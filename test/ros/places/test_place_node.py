@@ -38,7 +38,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.places.map.opening import open_map
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 __all__ = ["server", "server_uri"]  # fixtures
 
 
@@ -87,7 +87,6 @@ def test_known_place_is_accepted_with_the_stamp_and_the_pose_of_the_robot(robot)
     )
 
 
-@pytest.mark.slow
 def test_view_of_no_place_is_unknown_and_gives_no_pose(robot):
     for seed in range(3):
         robot.clock_ns += 2_000_000_000
@@ -121,7 +120,6 @@ def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
     assert abs(Rotation.from_matrix(T[:3, :3]).as_euler("zyx")[0] - np.pi / 2) < 0.1
 
 
-@pytest.mark.slow
 def test_relocalise_fails_where_nobody_subscribes(robot):
     """A behaviour tree that reads success would drive on with a localiser that was not started."""
     from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -135,7 +133,6 @@ def test_relocalise_fails_where_nobody_subscribes(robot):
     assert "Found: place" in text
 
 
-@pytest.mark.slow
 def test_relocalise_without_an_accepted_match_says_so_and_publishes_nothing(robot):
     assert robot.client.set_parameters(NODE, relocalise_timeout_s=1.0).successful
     robot.answer(robot.descriptor(elsewhere(5)))  # what was shown before is through
@@ -188,7 +185,6 @@ def test_services_of_a_node_that_is_not_active_say_so(robot):
 # Mapping
 
 
-@pytest.mark.slow
 def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     path = robot.folder / "new.map"
     robot.reconfigure(map=str(path), pose_source="odometry", source="run 1")
@@ -217,7 +213,6 @@ def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
 
 
-@pytest.mark.slow
 def test_stop_mapping_ends_what_the_parameter_began_until_it_is_set_again(robot):
     path = robot.folder / "stopped.map"
     robot.reconfigure(map=str(path), pose_source="odometry", source="run 1", mapping=True)
@@ -237,7 +232,6 @@ def test_stop_mapping_ends_what_the_parameter_began_until_it_is_set_again(robot)
     assert robot.client.set_parameters(NODE, mapping=False).successful
 
 
-@pytest.mark.slow
 def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, server_uri):
     secret = "Geheim"
     uri = f"{server_uri}&password={secret}"  # the server trusts everybody
@@ -260,7 +254,6 @@ def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, ser
     assert "does not exist yet" in told and secret not in told
 
 
-@pytest.mark.slow
 def test_mounting_counts_for_an_odometry_that_names_no_child(robot):
     from nav_msgs.msg import Odometry
 
@@ -286,7 +279,6 @@ def test_mounting_counts_for_an_odometry_that_names_no_child(robot):
             np.testing.assert_allclose(keyframe.T_map_camera, T, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_second_run_is_put_into_the_frame_of_the_first(robot):
     """Its odometry began elsewhere; an accepted match says where."""
     path = make_map(robot.folder / "grown.map")
@@ -309,7 +301,6 @@ def test_second_run_is_put_into_the_frame_of_the_first(robot):
             assert keyframe.covariance is not None and np.trace(keyframe.covariance) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ["tf", "pose", "pose_with_covariance"])
 def test_mapping_with_poses_in_the_map_frame(robot, source):
     from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, TransformStamped
@@ -364,7 +355,6 @@ def test_mapping_with_poses_in_the_map_frame(robot, source):
 # Loop closures
 
 
-@pytest.mark.slow
 def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
     once = square(0.2)
     # A view that a busy machine dropped would leave a gap in what can be come back to.
@@ -401,7 +391,6 @@ def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
 # With images
 
 
-@pytest.mark.slow
 def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     """Rendered images of a room: the map has local features, the query is between keyframes."""
     from sensor_msgs.msg import CameraInfo, Image
@@ -467,7 +456,6 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     robot.reconfigure(verify=False, base_frame="base_link")
 
 
-@pytest.mark.slow
 def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot):
     """With verify, anyone who reads ~/pose takes it for verified."""
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -523,7 +511,6 @@ def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot
     robot.look_around(base_pose(3.0))
 
 
-@pytest.mark.slow
 def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
     from tiny_bundle import make_tiny_bundle
     from vision_msgs.msg import Detection3D
