@@ -155,6 +155,7 @@ def _layer_table(layers: list[LayerTime]) -> Table:
     whole, shown = sum(layer.seconds for layer in layers), min(_MOST_LAYERS, len(layers))
     title = f"The {shown} slowest of {len(layers)} layers, {whole * 1e3:.2f} ms in all"
     table = Table("layer", "kind", "ms", "share", title=title, title_justify="left")
+    table.columns[0].overflow = "fold"  # the ends of their names tell layers apart
     for layer in sorted(layers, key=lambda layer: -layer.seconds)[:_MOST_LAYERS]:
         share = f"{100 * layer.seconds / whole:.1f} %"
         table.add_row(layer.name, layer.kind, f"{layer.seconds * 1e3:.3f}", share)
