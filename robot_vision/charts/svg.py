@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 460, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 44, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 44, 44  # left: ticks of six signs next to the label
 _MOST_POINTS = 1500
 
 STYLE = """
@@ -256,7 +256,7 @@ class Chart:
         )
         middle = (top + bottom) / 2
         out.append(
-            f'<text transform="translate(14,{middle}) rotate(-90)" text-anchor="middle">'
+            f'<text transform="translate(12,{middle}) rotate(-90)" text-anchor="middle">'
             f"{escape(self._y_label)}</text>"
         )
         return "".join([*out, "</g></svg>"])

@@ -138,11 +138,12 @@ def _surest(rows: Rows, mask: Mask) -> list[dict[str, Any]]:
 
 
 def _meaning(settings: Numbers, numbers: Numbers) -> str:
+    where = numbers["looked_up_in"]
     return (
         "Whether the most similar image shows the same place: its camera was at most "
         f"{settings['place_radius_m']:g} m away and turned by at most "
         f"{settings['place_heading_deg'] or 180:g} deg. Of {numbers['queries']} queries "
-        f"{numbers['answerable']} have such an image in {numbers['looked_up_in']}."
+        f"{numbers['answerable']} have such an image in {'the map' if where == 'map' else where}."
     )
 
 
@@ -162,9 +163,8 @@ def _gallery(good: bool, count: int) -> Gallery:
             shown.append(Shown(i, tuple(lines), int(rows["place_match"][i]), good))
         return shown
 
-    title = (
-        "Surest right matches" if good else "Most confident wrong matches (query left, match right)"
-    )
+    which = "Surest right" if good else "Most confident wrong"
+    title = f"{which} matches (the query, then its match)"
     return Gallery(title, frames)
 
 

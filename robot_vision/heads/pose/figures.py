@@ -43,7 +43,7 @@ def error_distribution(rows: Rows, pose: Mapping[str, Any]) -> str:
     if "most_similar_image" in baselines:
         curves.append(("c1", "most similar image", rows["place_error_m"][mask], ""))
     if "nearest_pose" in baselines:
-        curves.append(("c2", "nearest pose", rows["nearest_error_m"][mask], "dashed"))
+        curves.append(("c2", "nearest position", rows["nearest_error_m"][mask], "dashed"))
     values = np.concatenate([c[2][np.isfinite(c[2]) & (c[2] > 0)] for c in curves])
     low = max(float(np.quantile(values, 0.002)), 1e-3) if len(values) else 1e-3
     high = max(float(values.max()), low * 10) if len(values) else 1.0
