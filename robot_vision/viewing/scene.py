@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -247,7 +247,10 @@ class Scene:
                 TEXT: rrb.TextDocumentView,
             }[kind]
             contents = "$origin/**" if kind == CHART else "$origin"
-            return [view(origin=name, name=name, contents=contents) for name in found]
+            names = found if kind == CHART else short_names(list(found))  # narrow panels clip them
+            return [
+                view(origin=o, name=n, contents=contents) for o, n in zip(found, names, strict=True)
+            ]
 
         pictures, spaces, charts, texts = map(views, (PICTURE, SPACE, CHART, TEXT))
         left = [rrb.Grid(*pictures)] if pictures else []
@@ -283,6 +286,17 @@ class Scene:
                 [np.asarray(way, np.float32)], colors=[colour_of_name(entity)]
             )
             self._log(f"{entity}/way", line)
+
+
+def short_names(topics: Sequence[str]) -> list[str]:
+    """Returns of each topic as much of its end as no other one has: `depth`, `front/image_raw`."""
+
+    def ends(topic: str) -> list[str]:
+        parts = topic.strip("/").split("/")
+        return ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+
+    count = Counter(end for topic in topics for end in ends(topic))
+    return [next((e for e in ends(topic) if count[e] == 1), topic) for topic in topics]
 
 
 def _cell(text: str) -> str:

@@ -24,6 +24,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
 from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.viewing.scene import short_names
 from robot_vision.viewing.server import WebViewer
 
 pytest.importorskip("rerun")
@@ -47,6 +48,25 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return min(int(probe.getsockname()[1]), 65533)
+
+
+def test_panels_are_named_by_what_tells_them_apart() -> None:
+    topics = [
+        "/a/image_raw",
+        "/b/image_raw",
+        "/p/a/depth",
+        "/p/a/mask",
+        "/p/a/mask/confidence",
+        "/mask",
+    ]
+    assert short_names(topics) == [
+        "a/image_raw",
+        "b/image_raw",
+        "depth",
+        "a/mask",
+        "confidence",
+        "/mask",
+    ]
 
 
 @pytest.mark.slow
