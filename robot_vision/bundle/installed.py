@@ -52,6 +52,11 @@ def find_model(model: str) -> Path:
         )
     path = Path(model).expanduser()
     if path.is_dir():
+        if model in installed and not (path / "bundle.yaml").is_file():
+            raise ConfigError(
+                f"model is {model!r}: a folder of that name here is no bundle and hides the installed "
+                f"model: give the path, {installed[model]}"
+            )
         return path
     if os.sep in model or not installed:
         raise ConfigError(f"model is {model!r}: there is no such directory")

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
                 allow_patterns=list(_FILES),
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise SourceError(f"{args.repository} ({args.revision}): {said[0]}") from error
+            said = " ".join(str(error).split()) or type(error).__name__  # the remedy comes last
+            raise SourceError(f"{args.repository} ({args.revision}): {said}") from error
         shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's own records
         if not (part / MANIFEST).is_file():
             raise BundleError(

@@ -154,4 +154,5 @@ def test_a_hub_that_does_not_answer_is_one_line(hub: Hub, tmp_path: Path) -> Non
     hub.server_close()
     done = pull(hub, tmp_path, "user/tiny")
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("robot-vision pull: user/tiny (main): ")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("robot-vision pull: user/tiny (main): ") and "internet connection" in last
