@@ -21,7 +21,7 @@ from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.text.counts import counted
+from robot_vision.text.counts import agreeing, counted
 from robot_vision.truth.pixel_classes import NO_CLASS
 
 # With more test poses, an even choice of this many stands for all.
@@ -312,7 +312,7 @@ def overlaps(splits: Splits, contents: bool = True) -> dict[tuple[str, str], Ove
 
 
 def content_notes(splits: Splits) -> list[str]:
-    """Returns a note for each pair of splits with images in common, and one for images with two labels.
+    """Returns notes on splits with images in common or that lack classes, and on images with two labels.
 
     Reads every image, unless `Splits.contents` was asked for before.
     """
@@ -329,7 +329,22 @@ def content_notes(splits: Splits) -> list[str]:
                 f"{first}, such as {' = '.join(shared[0])}: what is measured on {second} is too good until "
                 "they are taken out of one"
             )
-    return notes + two_labels_note(splits)
+    return notes + _lacking_notes(splits) + two_labels_note(splits)
+
+
+def _lacking_notes(splits: Splits) -> list[str]:
+    """Returns a note for each held-out split that shows none of a class, as blocks of a short drive may."""
+    labels, notes = splits.labels_of("label"), []
+    for split in ("validation", "test"):
+        shown = {sample.label for sample in splits.split(split)} - {None}
+        lacking = [label for label in labels if label not in shown]
+        if shown and lacking:
+            some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            notes.append(
+                f"{split} lacks images of {len(lacking)} of {len(labels)} classes ({some}): what is measured "
+                f"on {split} says nothing of {agreeing(len(lacking), 'them')}"
+            )
+    return notes
 
 
 def two_labels_note(splits: Splits) -> list[str]:

@@ -155,4 +155,6 @@ def test_a_hub_that_does_not_answer_is_one_line(hub: Hub, tmp_path: Path) -> Non
     done = pull(hub, tmp_path, "user/tiny")
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("robot-vision pull: user/tiny (main): ") and "internet connection" in last
+    assert (
+        last.startswith("robot-vision pull: user/tiny (main): ") and "internet connection" in last
+    )

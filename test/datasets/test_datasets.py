@@ -404,11 +404,13 @@ def test_images_in_two_splits_or_with_two_labels_are_counted(tmp_path):
         "2 of 6 test images are",
         "1 of 3 validation images are",
         "2 of 6 test images are",
+        "validation lacks images of 1 of 2 classes (dog): what is measured on validation says nothing of it",
+        "test lacks images of 1 of 2 classes (dog): what is measured on test says nothing of it",
         "1 image has more than one label",
     ]
     assert "also in train, such as train/cat/1.png = test/cat/b.png" in notes[0]
     assert "also in validation" in notes[2]
-    assert "train/cat/2.png = train/dog/d.png: one of them is wrong" in notes[3]
+    assert "train/cat/2.png = train/dog/d.png: one of them is wrong" in notes[5]
 
 
 def test_samples_are_cheap_to_hold():
