@@ -170,7 +170,7 @@ def test_questions_are_asked_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_written_project_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    bag = write_bag(tmp_path / "drive", count=240)
+    bag = write_bag(tmp_path / "drive", count=120)
     project = tmp_path / "my rooms"
     assert main(["init", str(project), "--data", str(bag), "--heads", "classifier,pose"]) == 0
     monkeypatch.chdir(project)
