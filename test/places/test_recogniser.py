@@ -20,6 +20,7 @@ from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
+from robot_vision.places.recognition.nearness import Nearness
 from robot_vision.places.recognition.recogniser import Odometry, Recogniser, RecogniserOptions
 from robot_vision.places.recognition.self_calibration import DEFAULT
 
@@ -430,6 +431,26 @@ def test_camera_beside_the_maps_line_is_not_taken_for_one_on_it(
             accepted, right = accepted + found.accepted, right + (found.accepted and near)
     # 0.31 and 0.30 of them were wrong where places to the side were thought to be known by the filter.
     assert accepted >= 10 and accepted - right <= 0.12 * accepted
+
+
+def test_drive_itself_shows_how_far_from_the_keyframes_it_passes() -> None:
+    """One similarity is nearer in a drive that is near; distances that the map lacks are in between."""
+    rng = np.random.default_rng(0)
+    away = np.repeat([0.8, 1.6], 50)  # keyframes lie so far apart
+    found = Nearness.fit(away, 0.95 * np.exp(-0.2 * away) + 0.02 * rng.normal(size=100))
+    assert found is not None
+    np.testing.assert_allclose(
+        found.level, 0.95 * np.exp(-0.2 * np.arange(0.125, 2, 0.25)), rtol=0.02
+    )
+    said = {}
+    for passes in (0.3, 1.2):
+        passed = found.start
+        for s in 0.95 * np.exp(-0.2 * passes) + 0.02 * rng.normal(size=100):
+            passed = passed + found.shares([s], passed)[0]
+        said[passes] = float(found.within(found.shares([0.78], passed))[0])
+    before = float(found.within(found.shares([0.78], found.start))[0])
+    assert said[1.2] < before - 0.1 < before < said[0.3]
+    assert Nearness.fit(away[:50], away[:50]) is None  # nothing on the far side
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import check_descriptors
 from robot_vision.places.recognition.known_places import PlaceTable, Rows, learned_speed
+from robot_vision.places.recognition.nearness import BESIDE
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.self_calibration import (
-    BESIDE,
     DEFAULT,
     SelfCalibration,
     calibrate_on_map,
@@ -135,6 +135,7 @@ class Recogniser:
         self.filter.sharpness, self.filter.fineness = found.sharpness, found.fineness
         self.filter.contrast = found.contrast
         self._nearness = found.nearness
+        self._passed = self._nearness.start if self._nearness else None
 
     def _of_map(self) -> SelfCalibration:
         count = len(self._table)
@@ -187,6 +188,7 @@ class Recogniser:
     def reset(self) -> None:
         """Forgets earlier images, as after the robot was carried."""
         self.filter.reset()
+        self._passed = self._nearness.start if self._nearness else None
 
     def observe(
         self,
@@ -319,8 +321,11 @@ class Recogniser:
         order = np.lexsort((-similarities, -within, elsewhere))[: o.top_k]
         if self._nearness is None:
             return order, np.minimum(self._around(belief, states, rows[order], 1.0), 1.0)
-        within = self._nearness(similarities[order])
-        return order, np.minimum(within * self._around(belief, states, rows[order], BESIDE), 1.0)
+        assert self._passed is not None
+        shares = self._nearness.shares(similarities[order], self._passed)
+        around = self._around(belief, states, rows[order], BESIDE)
+        self._passed = self._passed + around[0] * shares[0]
+        return order, np.minimum(self._nearness.within(shares) * around, 1.0)
 
     def _around(self, belief: Belief, states: Rows, rows: Rows, reach: float) -> Any:
         """Returns the probability (n,) that the camera is at keyframes within radii of rows (n,)."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from robot_vision.heads.place.probability import MIN_MATCHES, PlaceProbability, fit
 from robot_vision.places.recognition.contrast import LEAST_REFERENCES, Contrast, standardised
 from robot_vision.places.recognition.known_places import PlaceTable
+from robot_vision.places.recognition.nearness import BESIDE, Nearness
 
 # For no data at all: half sure at the similarity that unrelated views of one building often reach, and
 # never quite sure.
@@ -27,7 +28,6 @@ _MATCHES = 64
 _REFERENCES = 256
 _SEED = 0
 _REACHES = 8  # for each question: the slope at its end rests on few of them
-BESIDE = 2.0  # radii: what images of a sequence can tell apart is further
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class SelfCalibration:
             radius twice: the camera within it of a keyframe, and that within it of the best one.
         contrast: how far the right place stands out of the map, in units that another light leaves; None
             where there was too little to say it.
-        nearness: that a keyframe within two radii of the camera is within one, by its similarity: images of
-            a sequence say which place it is, and err alike in how far away; None where the map has too few
+        nearness: how far a keyframe within two radii of the camera is, by its similarity: images of a
+            sequence say which place it is, and err alike in how far away; None where the map has too few
             keyframes side by side.
     """
 
@@ -53,7 +53,7 @@ class SelfCalibration:
     sharpness: float | None
     fineness: float | None
     contrast: Contrast | None = None
-    nearness: PlaceProbability | None = None
+    nearness: Nearness | None = None
 
 
 def calibrate_on_map(
@@ -83,7 +83,7 @@ def calibrate_on_map(
     references = np.unique(np.searchsorted(stored, chosen).clip(max=len(stored) - 1))
     stands: dict[bool, list[float]] = {True: [], False: []}
     found: list[tuple[float, float, bool]] = []
-    beside: list[tuple[float, bool]] = []
+    beside: list[tuple[float, float]] = []
     choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     nearest_choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     standard: list[NDArray[np.float64]] = []
@@ -108,7 +108,7 @@ def calibrate_on_map(
             best = int(some.argmax())
             away = table.away(row, stored[best : best + 1], radius_m, heading_deg)
             if not hidden[best] and float(away[0]) <= BESIDE:
-                beside.append((float(some[best]), bool(same[best])))
+                beside.append((float(away[0]), float(some[best])))
         if np.any(same & ~near):
             some = np.where(near, -np.inf, similarity)
             top_rows = np.argsort(-some)[: min(_MATCHES, int((~near).sum()))]
@@ -131,10 +131,7 @@ def calibrate_on_map(
             contrast = Contrast(kept[references], spread[True], spread[False], slope, fine)
     right = np.array([r for _, _, r in found], bool)
     sharpness, fineness = _sharpness(choices), _sharpness(nearest_choices)
-    nearness = None
-    within = sum(right for _, right in beside)
-    if len(beside) >= MIN_MATCHES and min(within, len(beside) - within) >= MIN_MATCHES // 2:
-        nearness = fit([s for s, _ in beside], [r for _, r in beside])
+    nearness = Nearness.fit(*np.array(beside).reshape(-1, 2).T)
     # A margin or a similarity means nothing without examples of both outcomes.
     if len(found) < MIN_MATCHES or min(right.sum(), (~right).sum()) < MIN_MATCHES // 2:
         return SelfCalibration(DEFAULT, sharpness, fineness, contrast, nearness)
