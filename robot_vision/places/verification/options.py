@@ -11,7 +11,7 @@ from robot_vision.errors import ConfigError, unknown
 # Maps keep a detector's number: new ones come last.
 DETECTORS = ("sift", "orb", "akaze", "aliked", "disk", "xfeat")
 # XFeat's second best match is less far behind than SIFT's: at 0.8 a third of its right matches are lost.
-# Chosen on training blocks of the kitchen, 50 queries and 150 keyframes (docs/places.md).
+# Chosen on training blocks of the kitchen, 50 queries and 150 keyframes.
 XFEAT_RATIO = 0.95
 LEARNED = ("aliked", "disk", "xfeat")
 

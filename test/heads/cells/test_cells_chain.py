@@ -100,7 +100,7 @@ def room_of(x):
 
 
 def test_two_rooms_that_look_alike_are_two_peaks(bundle, tmp_path):
-    """With -s it prints the figures of docs/cells.md: means over five passes, and their standard errors."""
+    """With -s it prints figures of docs/heads_results.md: means over five passes and standard errors."""
     passes = 5
     fresh = make_rooms(tmp_path / "fresh", passes=passes, seed=5)
     said, x = predicted(bundle, fresh)
