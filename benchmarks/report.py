@@ -204,14 +204,16 @@ def markdown(data: dict[str, Any]) -> str:
     if engines := data.get("engines"):
         parts += [
             "## Bare engines\n",
-            "Batch 1:\n",
-            percentile_table(engines["batch_1"]),
-            "Batch 4:\n",
-            percentile_table(engines["batch_4"]),
-        ]
-        parts.append(
-            "Left out here: " + "; ".join(sorted(set(engines["left_out"].values()))) + "\n"
-        )
+            table(
+                ["what", "batch 1, p50 ms", "p99 ms", "batch 4, p50 ms", "p99 ms"],
+                [
+                    [name, *(engines[b].get(name, {}).get(p, "-") for b in ("batch_1", "batch_4")
+                             for p in ("p50_ms", "p99_ms"))]
+                    for name in engines["batch_1"]
+                ],
+            ),
+            "Left out here: " + "; ".join(sorted(set(engines["left_out"].values()))) + "\n",
+        ]  # fmt: skip
     parts += limit_section(data)
     for precision in ("float32", "bfloat16", "int8"):
         if pipeline := data.get(f"pipeline_{precision}"):
