@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from robot_vision.geometry.braking import braking_speed
 from robot_vision.simulation.free_way import FreeWay
 from robot_vision.simulation.planner import Plan
+from robot_vision.simulation.robot import MARGIN_M
 from robot_vision.simulation.simulator import Simulator
 
-_MARGIN_M = 0.05  # that a plan keeps from everything, besides the robot's radius
 _LOOKAHEAD_M = (0.9, 0.7, 0.5, 0.35, 0.2)
 _ARRIVED_M = 0.3
 _REACTION_S = 0.15
@@ -108,9 +108,9 @@ class Expert:
             return 0.0, math.copysign(robot.max_turn_rate_rad_s, bearing)
         curvature = 2 * math.sin(bearing) / max(math.hypot(dx, dy), 0.2)
         turns = abs(curvature) * robot.max_speed_m_s / robot.max_turn_rate_rad_s
-        free = simulator.free_ahead() - _MARGIN_M
+        free = simulator.free_ahead() - MARGIN_M
         stops = braking_speed(free, robot.max_acceleration_m_s2, _REACTION_S)
-        if stops < _CREEPS_M_S and simulator.free_ahead(moving=False) > free + _MARGIN_M:
+        if stops < _CREEPS_M_S and simulator.free_ahead(moving=False) > free + MARGIN_M:
             return 0.0, 0.0  # before somebody, or a door, which will be elsewhere soon
         speed = min(robot.max_speed_m_s / max(turns, 1.0), max(stops, _CREEPS_M_S))
         turn_rate = curvature * speed
@@ -119,7 +119,7 @@ class Expert:
         return speed, turn_rate
 
     def _choose(self, simulator: Simulator, here: NDArray[np.float64]) -> None:
-        free, clearance = simulator.free, simulator.robot.radius_m + _MARGIN_M
+        free, clearance = simulator.free, simulator.robot.radius_m + MARGIN_M
         if self._places is None or not len(self._places):
             labels, largest = free.components(clearance + 0.05)
             self._places = free.points(np.nonzero(labels == largest))
@@ -156,7 +156,7 @@ class Expert:
             steps = np.linspace(0, 1, max(int(ahead / 0.05), 2))[1:, None]
             between = here + steps * (way[i] - here)
             clear = min(simulator.obstacles.clearance(point) for point in between)
-            if clear >= max(radius + _MARGIN_M / 2, room[: i + 1].min()):
+            if clear >= max(radius + MARGIN_M / 2, room[: i + 1].min()):
                 return way[i]
         return way[min(1, len(way) - 1)]
 

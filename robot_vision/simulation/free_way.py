@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from robot_vision.driving.law import DRONET, Law, Seen
+from robot_vision.simulation.robot import MARGIN_M
 from robot_vision.simulation.simulator import Simulator
 
-MARGIN_M = 0.05  # to each side of what the robot needs straight ahead
 _WIDE_M = 0.15  # the same where it turns to
 _DIRECTIONS = np.radians(np.linspace(-60, 60, 25))
 _FARTHEST_M = 2.5

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from robot_vision.simulation.world.renderer import Camera
 
 STEP_NS = 20_000_000  # of a simulated motion
+MARGIN_M = 0.05  # to each side of the robot: what is farther aside it passes
 _CLEARANCE_M = 0.2  # from the robot's edge to what it stands before
 
 
@@ -57,7 +58,7 @@ class Robot:
         """Returns the perception node's parameters that say what is in this robot's way."""
         return {
             "obstacle_high_m": self.height_m,
-            "corridor_width_m": 2 * (self.radius_m + _CLEARANCE_M / 2),
+            "corridor_width_m": 2 * (self.radius_m + MARGIN_M),
         }
 
 

@@ -214,6 +214,7 @@ def test_evaluate_puts_a_model_next_to_the_expert_and_behind_gates(
         (["--model", "FLAT", "--gate", "obstacle"], "the gate's rule 'near'"),
         (["--model", "FLAT", "--gate", "none.yaml"], "none.yaml cannot be read"),
         (["--model", "nowhere"], "nowhere"),
+        (["--driver"], "--driver names nobody"),
         (["--law", "dronet"], "--law needs --model"),
         (["--gate", "obstacle"], "--gate needs --model"),
     ],

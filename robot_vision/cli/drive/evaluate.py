@@ -21,7 +21,7 @@ from robot_vision.files.whole import write_whole
 from robot_vision.gate.installed import find_rules, installed_rules
 from robot_vision.gate.rules import Rules
 from robot_vision.simulation import report
-from robot_vision.simulation.drivers import DRIVERS, Driver
+from robot_vision.simulation.drivers import DRIVERS, EXPERT, Driver
 from robot_vision.simulation.nodes import NEAR, WAYS_TO_DRIVE
 from robot_vision.simulation.referee import evaluate
 from robot_vision.simulation.robot import Robot
@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
         "--driver",
-        nargs="+",
+        nargs="*",
         choices=tuple(DRIVERS),
         help="drivers to compare: expert plans by the geometry, free_way steers by what is in front of the "
         "robot, in_view by what of it is in the camera's field, straight and random see nothing (default: "
-        "expert; with --model all five)",
+        "expert; with --model all five; --driver with no name after it: the model alone)",
     )
     parser.add_argument(
         "--model",
@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.model and (args.law or args.gate):
         option = "--law" if args.law else "--gate"
         raise ConfigError(f"{option} needs --model: name the bundle whose answers it reads")
+    if args.driver == [] and not args.model:
+        raise ConfigError("--driver names nobody: name a driver, or a model by --model")
     rules = {name: find_rules(name) for name in dict.fromkeys(args.gate)}
     robot, mount = Robot(), made_mount(args)
     with contextlib.ExitStack() as stack:
@@ -144,7 +146,9 @@ def _drivers(
     Raises:
         ConfigError: the model does not say what a driver or a gate reads.
     """
-    names = args.driver or (list(DRIVERS) if sight else ["expert"])
+    names = args.driver
+    if names is None:
+        names = list(DRIVERS) if sight else [EXPERT]
     makers: dict[str, Make] = {name: DRIVERS[name] for name in dict.fromkeys(names)}
     if sight is not None:
         laws = args.law or [
