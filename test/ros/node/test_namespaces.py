@@ -123,8 +123,8 @@ def test_names_that_are_given_in_full_stay(make: Callable[..., Any]) -> None:
             {"pose_source": "pose_with_covariance", "pose_topic": "/initialpose"},
             "initialpose_topic is /initialpose, which the node subscribes",
         ),
-        (PlaceNode, {"features": "/nowhere/xfeat.onnx"}, "xfeat.onnx cannot be read"),
-        (PlaceNode, {"features": __file__}, "is no ONNX file"),
+        (PlaceNode, {"features": "/nowhere/x.onnx", "verify": True}, "x.onnx cannot be read"),
+        (PlaceNode, {"features": __file__, "verify": True}, "is no ONNX file"),
     ],
 )
 def test_parameters_that_cannot_be_meant_are_refused(
