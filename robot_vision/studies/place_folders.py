@@ -21,12 +21,14 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.place_pairs import PlacePairs
 from robot_vision.datasets.sample import Sample, content_hash
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.runner import Job, predict_source
 from robot_vision.evaluation.predict.samples import STEP_NS, TOPIC, SampleSource, stamps
 from robot_vision.heads.place.evaluation import matching, precision_recall
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.bootstrap import Resampler, mean
+from robot_vision.truth.pose_checks import where
+from robot_vision.truth.tables import read_lines
 
 RECALLS = (1, 5, 10, 20)
 SCHEMA = "robot_vision.place_folders/1"
@@ -121,6 +123,76 @@ def look_up(
     return {"match": match, "similarity": similarity, "rank": rank, "positives": positives}
 
 
+def look_up_in(file: Path, pairs: PlacePairs) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Reads what another program retrieved: lines `QUERY IMAGE`, as hloc writes them, most similar first.
+
+    A name is the end of a file's path that tells it from the others of its side.
+
+    Returns:
+        What `look_up` does, with NaN for the similarities, which such a file lacks; and notes.
+
+    Raises:
+        SourceError: a line is no pair, or names an image that is not there, or that may be one of several.
+    """
+    sides = [_by_name(files) for files in (pairs.queries, pairs.database)]
+    listed: list[list[int]] = [[] for _ in pairs.queries]
+    for number, line in enumerate(read_lines(file), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise SourceError(
+                f"{where(file, number)}: a pair is 'QUERY IMAGE', and this is {line!r}"
+            )
+        query, image = (
+            _named(word, side, what, where(file, number))
+            for word, side, what in zip(words, sides, ("queries", "database"), strict=True)
+        )
+        if image not in listed[query]:
+            listed[query].append(image)
+    count = len(listed)
+    match, rank = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    for i, images in enumerate(listed):
+        if images:
+            match[i] = images[0]
+            hits = np.flatnonzero(np.isin(images, pairs.right[i]))
+            rank[i] = hits[0] if len(hits) else -1
+    positives = np.array([len(images) for images in pairs.right], np.int64)
+    notes = []
+    if empty := int((match < 0).sum()):
+        notes.append(f"{empty} of {count} queries are in no pair of {file}: they find nothing")
+    short = sum(0 < len(images) < RECALLS[-1] for images in listed)
+    if short:
+        notes.append(
+            f"{short} of {count} queries have fewer than {RECALLS[-1]} images in {file}: those it leaves out "
+            "count as not found"
+        )
+    found = {"match": match, "similarity": np.full(count, np.nan), "rank": rank}
+    return {**found, "positives": positives}, notes
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, int | None]:
+    """Returns a file's number by each end of its path; None where it is the end of several."""
+    numbers: dict[str, int | None] = {}
+    for i, file in enumerate(files):
+        parts = file.parts
+        for k in range(1, len(parts) + 1):
+            name = "/".join(parts[-k:])
+            numbers[name] = None if name in numbers else i
+    return numbers
+
+
+def _named(name: str, side: dict[str, int | None], what: str, place: str) -> int:
+    number = side.get(name, -1)
+    if number is None:
+        raise SourceError(
+            f"{place}: {name} may be one of several images of the {what}: name its folder"
+        )
+    if number < 0:
+        raise SourceError(f"{place}: {name} is no image of the {what}")
+    return number
+
+
 def score(found: dict[str, NDArray[Any]], settings: EvaluationSettings) -> dict[str, Any]:
     """Returns plain data: counts, recalls, average precision and recall at full precision, with intervals.
 
@@ -132,9 +204,10 @@ def score(found: dict[str, NDArray[Any]], settings: EvaluationSettings) -> dict[
     hits = np.stack([(rank >= 0) & (rank < k) for k in RECALLS], axis=1)
     keys = tuple(f"recall_at_{k}" for k in RECALLS)
     asked = found["match"] >= 0
+    compared = asked & np.isfinite(found["similarity"])
     each = found["similarity"][asked], (rank == 0)[asked], answerable[asked]
     curve = {}
-    if asked.any() and answerable.any():
+    if compared.any() and answerable.any():
         curve = resampler.headlines(
             {("average_precision", "recall_at_100_precision"): matching(*each)}, asked
         )
@@ -145,7 +218,7 @@ def score(found: dict[str, NDArray[Any]], settings: EvaluationSettings) -> dict[
         "of_all": resampler.headlines({keys: mean(hits)}),
         "of_answerable": resampler.headlines({keys: mean(hits[answerable])}, answerable),
         **curve,
-        "precision_recall": precision_recall(*each) if asked.any() else {},
+        "precision_recall": precision_recall(*each) if compared.any() else {},
         "bootstrap": resampler.describe(),
     }
 
@@ -174,31 +247,40 @@ def evaluate(
     for files, name, job in zip(
         (pairs.database, pairs.queries), ("database", "queries"), jobs, strict=True
     ):
-        found, said = descriptors(files, name, key, job, pipeline, progress)
-        values.append(found)
+        seen, said = descriptors(files, name, key, job, pipeline, progress)
+        values.append(seen)
         notes += said
-    found_all = look_up(values[1], values[0], pairs.right)
-    document = {
+    found = look_up(values[1], values[0], pairs.right)
+    head = {"model": model_text(bundle), "numbers": values[0].shape[1]}
+    return report(pairs, found, settings, head), notes
+
+
+def report(
+    pairs: PlacePairs,
+    found: dict[str, NDArray[Any]],
+    settings: EvaluationSettings,
+    head: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns plain data on what was found: `score`, and a row for each query."""
+    return {
         "schema": SCHEMA,
-        "model": model_text(bundle),
+        **head,
         "right": pairs.rule,
         "database": len(pairs.database),
-        "numbers": values[0].shape[1],
-        **score(found_all, settings),
+        **score(found, settings),
         "rows": [
             {
                 "query": str(pairs.queries[i]),
                 "match": str(pairs.database[m]) if m >= 0 else None,
-                "similarity": float(s) if m >= 0 else None,
+                "similarity": float(s) if np.isfinite(s) else None,
                 "rank": int(r) if r >= 0 else None,
                 "right": int(p),
             }
             for i, (m, s, r, p) in enumerate(
                 zip(
-                    *(found_all[k].tolist() for k in ("match", "similarity", "rank", "positives")),
+                    *(found[k].tolist() for k in ("match", "similarity", "rank", "positives")),
                     strict=True,
                 )
             )
         ],
     }
-    return document, notes

@@ -24,6 +24,7 @@ from tiny_datasets import camera, seven_scenes
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
+from robot_vision.datasets.colmap_model import read_model
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.aligning import align_maps
@@ -31,6 +32,8 @@ from robot_vision.places.map.base import MapError
 from robot_vision.places.map.copying import merge_map
 from robot_vision.places.map.opening import create_map, create_map_for, open_map
 from robot_vision.places.recognition.known_places import learned_speed
+from robot_vision.places.verification.features import LocalFeatures
+from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.recordings.writing import RecordingWriter
 
 __all__ = ["server", "server_uri"]  # fixtures
@@ -254,6 +257,61 @@ def test_images_without_stamps_teach_no_speed_and_get_no_time(
     assert map_verb("info", path, "--json") == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["first_ns"], info["without_stamps"]) == (None, 30)
+
+
+def test_a_map_with_structure_is_exported_as_a_colmap_model_whose_points_lie_where_they_were_seen(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "home.map", tmp_path / "model"
+    export = ("export", path, "--format", "colmap", "--output")
+    assert map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE, "--name", "a drive") == 0
+    assert map_verb(*export, out) == 2 and "--structure" in capsys.readouterr().err
+    world = np.random.default_rng(0).uniform(
+        (-1, -1, 3), (1, 1, 5), (30, 3)
+    )  # in each camera's view
+    with open_map(path, "write") as places:
+        kept = list(places.keyframes())[:-1]
+        for k in kept:
+            points = world.astype(np.float32)
+            points[::3] = np.nan
+            rays = world[:, :2] / world[:, 2:]
+            features = LocalFeatures("sift", rays, np.zeros((30, 128), np.uint8), 500.0)
+            sigma = np.full(30, 0.1, np.float32)
+            content = KeyframeStructure(features, points, sigma).to_bytes()
+            places.set_structure(k.keyframe_id, content)
+    for wrong in ("-", path):
+        assert map_verb(*export, wrong) == 2
+    assert map_verb(*export, out) == 0
+    said = capsys.readouterr()
+    assert "1 keyframe without structure left out" in said.err and "13 keyframes" in said.out
+    cameras, images = read_model(out, [])
+    matrix, lines = cameras[1].matrix, (out / "images.txt").read_text().splitlines()
+    found = {int(n): np.array(v, float) for n, *v in map(str.split, points_of(out))}
+    assert matrix is not None and len(found) == 20 * 13 and len(cameras) == 1
+    for k, image, seen in zip(kept, images, lines[2::2], strict=True):
+        assert image.name == f"a_drive/front/image/{k.stamp_ns}.jpg"
+        T = np.linalg.inv(k.T_map_camera)
+        w, x, y, z, *at = image.values
+        np.testing.assert_allclose(
+            Rotation.from_quat([x, y, z, w]).as_matrix(), T[:3, :3], atol=1e-9
+        )
+        np.testing.assert_allclose(at, T[:3, 3], atol=1e-9)
+        features = np.array(seen.split(), float).reshape(-1, 3)
+        assert np.all(
+            (features[:, :2] > 0) & (features[:, :2] < (cameras[1].width, cameras[1].height))
+        )
+        assert (features[::3, 2] == -1).all() and len(features) == 30
+        for u, v, number in features[features[:, 2] >= 0]:
+            point, track = found[int(number)][:3], found[int(number)][7:]
+            pixel = matrix @ (T[:3, :3] @ point + T[:3, 3])
+            np.testing.assert_allclose(pixel[:2] / pixel[2], (u, v), atol=0.01)
+            assert lines[1:][2 * (int(track[0]) - 1)].endswith(image.name)
+            assert tuple(features[int(track[1]), :2]) == (u, v)
+
+
+def points_of(folder: Path) -> list[str]:
+    """Returns the lines of a COLMAP model's points."""
+    return (folder / "points3D.txt").read_text().splitlines()[1:]
 
 
 @pytest.mark.slow
@@ -542,8 +600,6 @@ def test_matrix_that_does_not_fit_is_refused_with_numbers_and_the_right_one_goes
 def test_structure_is_kept_for_every_keyframe_of_a_real_recording_and_verifies_its_views(
     tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from robot_vision.places.verification.structure import KeyframeStructure
-
     demo = Path(__file__).resolve().parents[2] / "models" / "demo"
     few = tmp_path / "few"
     few.mkdir()

@@ -120,6 +120,44 @@ def test_command_prints_the_table_and_writes_every_query(route, capsys):
     assert json.loads(capsys.readouterr().out)["of_all"] == document["of_all"]
 
 
+def test_what_hloc_retrieved_is_scored_as_our_own_ranks_are(route, capsys):
+    asked = [f"dusk/@{300 * i}@0@32@T@.png" for i in range(12)]
+    shifts = [0] * 6 + [1] * 3 + [None] * 2 + [5]  # how far down the right image is listed
+    lines = ["# hloc"]
+    for i, (query, shift) in enumerate(zip(asked, shifts, strict=True)):
+        others = [(i + k) % 12 for k in (3, 4, 5, 6, 7)]
+        order = others if shift is None else [*others[:shift], i, *others[shift:]]
+        lines += [f"{query} day/@{300 * k}@0@32@T@.png" for k in order if i != 10]
+    file = route / "pairs.txt"
+    file.write_text("\n".join(lines))
+    arguments = [
+        "evaluate",
+        "places",
+        "--database",
+        str(route / "day"),
+        "--queries",
+        str(route / "dusk"),
+    ]
+    arguments += ["--pairs", str(file), "--within", "10", "--output", str(route / "out")]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "R@1: 50.0, R@5: 75.0, R@10: 83.3, R@20: 83.3" in said.out
+    assert (
+        "1 of 12 queries are in no pair" in said.err and "11 of 12 queries have fewer" in said.err
+    )
+    document = json.loads((route / "out" / "places.json").read_text())
+    assert [row["rank"] for row in document["rows"]] == [0] * 6 + [1] * 3 + [None] * 2 + [5]
+    assert document["pairs"] == str(file) and "average_precision" not in document
+    for wrong, word in (
+        (f"{asked[0]} day/x.png", "day/x.png is no image of the database"),
+        (asked[0], "a pair is 'QUERY IMAGE'"),
+    ):
+        file.write_text(f"\n{wrong}\n")
+        assert main(arguments) == 2
+        assert f"pairs.txt:2: {word}" in capsys.readouterr().err
+    assert main([*arguments, "--model", "demo"]) == 2
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -116,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folders are one route, image by image, as in Nordland; right is the image of the same "
         "number and N before and behind it",
     )
+    folders.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="instead of --model: what another program retrieved, lines 'QUERY IMAGE' as hloc writes them, "
+        "the most similar first",
+    )
     _add_truth(parser.add_argument_group("truth"))
     how = parser.add_argument_group("how")
     add_engine(how, threads=True)
@@ -326,7 +333,7 @@ def check_folders(args: argparse.Namespace) -> bool:
         ConfigError: with the option.
     """
     if args.merge != ["places"]:
-        for name in ("database", "queries", "tolerance", "within"):
+        for name in ("database", "queries", "tolerance", "within", "pairs"):
             if getattr(args, name) is not None:
                 raise ConfigError(
                     f"--{name} belongs to folders: robot-vision evaluate places --{name} ..."

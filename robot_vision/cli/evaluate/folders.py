@@ -21,7 +21,13 @@ from robot_vision.evaluation.predict.runner import Job, load_pipeline
 from robot_vision.evaluation.report.headlines import Number
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
-from robot_vision.studies.place_folders import RECALLS, evaluate, require_descriptor
+from robot_vision.studies.place_folders import (
+    RECALLS,
+    evaluate,
+    look_up_in,
+    report,
+    require_descriptor,
+)
 from robot_vision.text.console import plain_console
 
 FILE = "places.json"
@@ -29,19 +35,27 @@ FILE = "places.json"
 
 def run(args: argparse.Namespace, settings: EvaluationSettings) -> int:
     """Evaluates, prints a table and writes all numbers."""
-    if not (args.database and args.queries and args.model):
-        raise ConfigError("places needs --database DIR, --queries DIR and --model BUNDLE")
-    bundle = ModelBundle.load(find_model(args.model))
-    require_descriptor(bundle)
+    if not (args.database and args.queries) or bool(args.model) == bool(args.pairs):
+        raise ConfigError(
+            "places needs --database DIR, --queries DIR and --model BUNDLE, or --pairs FILE in its place"
+        )
+    bundle = None if args.pairs else ModelBundle.load(find_model(args.model))
+    if bundle:
+        require_descriptor(bundle)
     database, queries = (Path(p).expanduser().absolute() for p in (args.database, args.queries))
     pairs = open_pairs(database, queries, args.within, args.tolerance)
     make_folder(args.output)
-    jobs = _job(args, bundle, database), _job(args, bundle, queries)
-    with progress() as bar, load_pipeline(jobs[0]) as pipeline:
-        task = bar.add_task("predicting", total=len(pairs.database) + len(pairs.queries))
-        document, notes = evaluate(
-            pairs, bundle, jobs, pipeline, settings, lambda n: bar.advance(task, n)
-        )
+    if bundle is None:
+        found, said = look_up_in(args.pairs, pairs)
+        document = report(pairs, found, settings, {"pairs": str(args.pairs)})
+        notes = [*pairs.notes, *said]
+    else:
+        jobs = _job(args, bundle, database), _job(args, bundle, queries)
+        with progress() as bar, load_pipeline(jobs[0]) as pipeline:
+            task = bar.add_task("predicting", total=len(pairs.database) + len(pairs.queries))
+            document, notes = evaluate(
+                pairs, bundle, jobs, pipeline, settings, lambda n: bar.advance(task, n)
+            )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     file = args.output / FILE

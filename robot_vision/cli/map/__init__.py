@@ -82,16 +82,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print JSON with a row for each image"
     )
 
-    export = verb("export", "write the keyframes as CSV, TUM trajectory or GeoJSON (in metres)")
+    export = verb(
+        "export",
+        "write the keyframes as CSV, TUM trajectory or GeoJSON (in metres), or a map with structure as a "
+        "COLMAP model",
+    )
     export.add_argument(
         "--output",
         default="-",
         metavar="FILE",
-        help="file to write; - is standard output (default)",
+        help="file to write, for colmap a folder; - is standard output (default)",
     )
     export.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=(*FORMATS, "colmap"),
         help="format of the file (default: by its suffix, otherwise csv)",
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from robot_vision.errors import ConfigError
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.evidence import kept_evidence
@@ -102,7 +103,9 @@ def check(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Writes the keyframes as text."""
+    """Writes the keyframes as text, or as a COLMAP model."""
+    if args.format == "colmap":
+        return _export_colmap(args)
     form = args.format or SUFFIXES.get(Path(args.output).suffix.lower(), "csv")
     with open_map(args.map, "read") as places:
         text, count = exported(places, form), len(places)
@@ -111,6 +114,23 @@ def export(args: argparse.Namespace) -> int:
         return 0
     _written(Path(args.output).expanduser(), text.encode())
     print(f"{args.output}: {counted(count, 'keyframe')} as {form}")
+    return 0
+
+
+def _export_colmap(args: argparse.Namespace) -> int:
+    folder = Path(args.output).expanduser()
+    if args.output == "-" or (folder.exists() and not folder.is_dir()) or folder.is_symlink():
+        raise ConfigError(f"--output {args.output}: a COLMAP model needs a folder to write to")
+    from robot_vision.places.verification.colmap import colmap_model
+
+    with open_map(args.map, "read") as places:
+        files, count, left = colmap_model(places)
+    if left:
+        print(f"note: {counted(left, 'keyframe')} without structure left out", file=sys.stderr)
+    make_folder(folder)
+    for name, text in files.items():
+        _written(folder / name, text.encode())
+    print(f"{folder}: {counted(count, 'keyframe')} as a COLMAP model")
     return 0
 
 
