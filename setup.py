@@ -76,6 +76,7 @@ OPENVINO = ["openvino>=2024.4"]
 FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverage
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
+WANDB = ["wandb>=0.18"]  # trainings in runs of Weights & Biases, too
 VIEW = ["rerun-sdk>=0.41"]  # recordings and answers in its viewer
 COMPLETION = ["argcomplete>=2.0"]  # Tab in bash and zsh; ros2cli brings it
 HUB = ["huggingface-hub>=0.30"]  # robot-vision pull
@@ -135,6 +136,7 @@ setup(
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "view": VIEW,
+        "wandb": WANDB,
         "completion": COMPLETION,
         "hub": HUB,
         "docs": DOCS,

@@ -21,7 +21,7 @@ for python in 3.10 3.11 3.12 3.13 3.14; do
         echo "Python $python, $distro ..." >&2
         uv pip compile --quiet --no-header --no-annotate --python-version "$python" \
             --python-platform x86_64-manylinux_2_28 --upgrade \
-            --extra openvino --extra timm --extra places --extra parquet --extra view --extra ray --extra dev --extra fuzz \
+            --extra openvino --extra timm --extra places --extra parquet --extra view --extra ray --extra wandb --extra dev --extra fuzz \
             "${fixed[@]}" ../setup.py "ros-$distro.in" "$work/tools.in" -o "$work/$python-$distro.txt"
         grep '^ros-' "$work/$python-$distro.txt" >"$work/$python-$distro.ros"
         grep -v '^ros-' "$work/$python-$distro.txt" >"$work/$python-$distro.other"

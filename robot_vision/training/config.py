@@ -229,6 +229,11 @@ class TrainingConfig:
     variants: tuple[str, ...] = option(
         (), f"further bundles to write: any of {', '.join(VARIANTS)}", choices=VARIANTS
     )
+    wandb: str = option(
+        "",
+        "project of Weights & Biases in whose offline runs each epoch is written too, below the run's folder "
+        "(pip install 'robot_vision[wandb]'); empty: none",
+    )
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
+from robot_vision.training.config_file import plain
 from robot_vision.training.fit import loop, solving
 from robot_vision.training.fit.checkpoint import write_whole
 from robot_vision.training.fit.ensemble import answer_often, needs_images
@@ -101,7 +102,9 @@ def train(
         if first:
             check_folder(folder, config, resume)
         shown = {name: trainer.shown() for name, trainer in config.trainers.items()}
-        recorder = Recorder(folder if first else None, quiet or not first, shown)
+        recorder = Recorder(
+            folder if first else None, quiet or not first, shown, config.wandb, plain(config)
+        )
         return _run(config, folder, fabric, recorder, resume, command)
 
 

@@ -613,3 +613,50 @@ def test_patience_waits_for_a_validation(labelled, tmp_path):
     )
     history = run(config).report["history"]
     assert [("score" in entry) for entry in history] == [False, False, True] * 2
+
+
+def offline_records(folder):
+    """Returns the records of an offline run of Weights & Biases, from blocks as LevelDB's log has them."""
+    from wandb.proto import wandb_internal_pb2
+
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    data, at, part, records = file.read_bytes(), 7, b"", []  # a head of 7 bytes
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:  # a block ends with what is too small for a head
+            at += left
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part, at = part + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            records.append(wandb_internal_pb2.Record.FromString(part))
+            part = b""
+    return records
+
+
+@pytest.mark.slow
+def test_weights_and_biases_get_offline_what_tensorboard_gets(labelled, tmp_path, capsys):
+    pytest.importorskip("wandb")
+    config = configuration("image_folder", labelled, tmp_path / "run")
+    train(replace(config, wandb="rooms"))
+    assert "wandb sync " in capsys.readouterr().err
+    records = offline_records(tmp_path / "run")
+    (run,) = {r.run.project for r in records if r.HasField("run")}
+    rows = [
+        {"/".join(i.nested_key) or i.key: i.value_json for i in r.history.item}
+        for r in records
+        if r.HasField("history")
+    ]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert run == "rooms" and len(rows) == len(log) == 3
+    for row, entry in zip(rows, log, strict=True):
+        said = {key.partition("/")[2]: json.loads(value) for key, value in row.items()}
+        assert said["train/loss"] == pytest.approx(entry["train"]["loss"])
+
+
+def test_weights_and_biases_that_are_not_installed_are_asked_for_at_once(
+    labelled, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = replace(configuration("image_folder", labelled, tmp_path / "run"), wandb="rooms")
+    with pytest.raises(ConfigError, match=r"pip install 'robot_vision\[wandb\]'"):
+        train(config)

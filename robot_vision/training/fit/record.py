@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 from robot_vision.contract.metrics import Metric
+from robot_vision.errors import ConfigError
 from robot_vision.text.console import plain_console
 from robot_vision.training.fit.checkpoint import write_whole
 
@@ -34,6 +36,11 @@ class Recorder:
         folder: of the run; `log.jsonl` and `tensorboard/` are written there.
         quiet: says nothing; other processes of a run are quiet and write nothing.
         shown: head to its metrics, of which an epoch's line has the first three; see `Trainer.shown`.
+        wandb: project of Weights & Biases, whose offline runs are written to `wandb/`; empty for none.
+        config: of the run, plain data, for Weights & Biases.
+
+    Raises:
+        ConfigError: the package wandb is not installed, or refuses the project.
     """
 
     def __init__(
@@ -41,12 +48,15 @@ class Recorder:
         folder: Path | None,
         quiet: bool = False,
         shown: Mapping[str, Mapping[str, Metric]] = MappingProxyType({}),
+        wandb: str = "",
+        config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.console = plain_console(file=sys.stderr, quiet=quiet)
         self.shown = shown
         self._board: Any = None
         self._earlier: list[dict[str, Any]] = []
+        self._wandb = _offline_run(wandb, folder, config) if wandb and folder is not None else None
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -66,11 +76,15 @@ class Recorder:
         # The whole file again: a resumed run then has every epoch once.
         lines = [json.dumps(e) for e in [*self._earlier, *history]]
         write_whole(self.folder / "log.jsonl", ("\n".join(lines) + "\n").encode(), sync=False)
+        flat = _flat({k: v for k, v in entry.items() if k != "stage"})
+        scalars = {f"{entry['stage']}/{key}": value for key, value in flat.items()}
         board = self._writer()
         if board is not None:
-            for key, value in _flat({k: v for k, v in entry.items() if k != "stage"}).items():
-                board.add_scalar(f"{entry['stage']}/{key}", value, entry["step"])
+            for key, value in scalars.items():
+                board.add_scalar(key, value, entry["step"])
             board.flush()
+        if self._wandb is not None:
+            self._wandb.log(scalars)
 
     def stage_done(self, history: Sequence[dict[str, Any]]) -> None:
         """Keeps a finished stage's history before that of the next."""
@@ -82,9 +96,12 @@ class Recorder:
         return self._earlier
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
+        """Closes the files of TensorBoard and Weights & Biases."""
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+            self.say(f"Weights & Biases: wandb sync {Path(self._wandb.dir).parent}")
 
     def _writer(self) -> Any:
         if self._board is None and self.folder is not None:
@@ -94,6 +111,30 @@ class Recorder:
                 return None
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
         return self._board
+
+
+def _offline_run(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """Returns a run of Weights & Biases that stays in the folder, unless WANDB_MODE says otherwise."""
+    # Its own errors would be reported, too.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"wandb is {project!r}, which needs wandb: pip install 'robot_vision[wandb]'"
+        ) from error
+    try:
+        return wandb.init(
+            project=project,
+            name=folder.name,
+            dir=str(folder),
+            config=dict(config),
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False,
+                                    x_disable_stats=True, x_disable_machine_info=True),
+        )  # fmt: skip
+    except (wandb.Error, ValueError) as error:
+        raise ConfigError(f"wandb is {project!r}: {' '.join(str(error).split())}") from error
 
 
 class Bar:
