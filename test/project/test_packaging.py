@@ -243,6 +243,7 @@ def test_extras_are_those_that_are_documented():
         "ray",
         "parquet",
         "view",
+        "wandb",
         "completion",
         "hub",
         "docs",
