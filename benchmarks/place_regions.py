@@ -173,8 +173,8 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         *_table(held_out),
         "",
         "The demo's simulated home (320 x 240 pixels, noise, lamps that differ; mapping with seed 71, asking "
-        "with seed 72: `benchmarks/place_simulated.py`), with the shipped demo model. Each room in turn is left "
-        "out. Without odometry how near a match is judged was chosen on this drive, among others: "
+        "with seed 72: `benchmarks/place_simulated.py`), with the shipped demo model. Each room in turn is "
+        "left out. Without odometry how near a match is judged was chosen on this drive, among others: "
         "places_results.md has one that it was not chosen on.",
         "",
         *_table(simulated),
