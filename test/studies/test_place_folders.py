@@ -88,26 +88,15 @@ def route(tmp_path):
     return tmp_path
 
 
+def places(route, *more):
+    """Returns a command on a route's folders."""
+    folders = ["--database", str(route / "day"), "--queries", str(route / "dusk")]
+    return ["evaluate", "places", *folders, "--output", str(route / "out"), *more]
+
+
 @pytest.mark.slow
 def test_command_prints_the_table_and_writes_every_query(route, capsys):
-    arguments = [
-        "evaluate",
-        "places",
-        "--database",
-        str(route / "day"),
-        "--queries",
-        str(route / "dusk"),
-    ]
-    arguments += [
-        "--model",
-        "demo",
-        "--output",
-        str(route / "out"),
-        "--engine",
-        "onnx",
-        "--threads",
-        "1",
-    ]
+    arguments = places(route, "--model", "demo", "--engine", "onnx", "--threads", "1")
     assert main([*arguments, "--within", "10"]) == 0
     printed = capsys.readouterr().out
     document = json.loads((route / "out" / "places.json").read_text())
@@ -130,15 +119,7 @@ def test_what_hloc_retrieved_is_scored_as_our_own_ranks_are(route, capsys):
         lines += [f"{query} day/@{300 * k}@0@32@T@.png" for k in order if i != 10]
     file = route / "pairs.txt"
     file.write_text("\n".join(lines))
-    arguments = [
-        "evaluate",
-        "places",
-        "--database",
-        str(route / "day"),
-        "--queries",
-        str(route / "dusk"),
-    ]
-    arguments += ["--pairs", str(file), "--within", "10", "--output", str(route / "out")]
+    arguments = places(route, "--pairs", str(file), "--within", "10")
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "R@1: 50.0, R@5: 75.0, R@10: 83.3, R@20: 83.3" in said.out
