@@ -135,9 +135,8 @@ class OpenVinoEngine:
             return self._compiled[size]
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        if (
-            os.getpid() != self._process
-        ):  # its threads are not there, and it would wait for them for ever
+        # Its threads are not in a forked process, which would wait for them forever.
+        if os.getpid() != self._process:
             raise EngineError(
                 f"OpenVINO has no threads in a process that was forked from {self._process}, which loaded "
                 "the model: load it in the process that uses it, or use engine onnx"
