@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser)
     add_engine(parser, precision=False)
     parser.set_defaults(
-        kind="rosbag", split="all", structure=True, features="", thumbnail=128, dtype=None, sigma=SIGMA,
+        kind="rosbag", split="all", structure=True, features="", thumbnail=128, dtype="float32", sigma=SIGMA,
         distance=policy.distance_m, angle=policy.angle_deg, similarity=policy.similarity, revisits=True,
     )  # fmt: skip
 

@@ -224,7 +224,12 @@ def test_no_node_tells_anybody_or_writes_elsewhere(
         monkeypatch.setenv(name, value)
     parameters = {
         "perception_node": [f"model:={bundle}", "cameras:=[front]", "always_infer:=true"],
-        "place_node": [f"map:={work / 'place.map'}", "mapping:=true", "camera:=front"],
+        "place_node": [
+            f"map:={work / 'place.map'}",
+            "mapping:=true",
+            "pose_source:=pose",
+            "camera:=front",
+        ],
         "filter_node": ["cameras:=[front]"],
         "driver_node": ["camera:=front"],
         "repeat_node": [],
