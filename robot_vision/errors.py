@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 from robot_vision.text.address import without_secrets
@@ -62,6 +63,19 @@ class ImageError(RobotVisionError):
         assert reason in self.REASONS, reason
         super().__init__(message)
         self.reason = reason
+
+
+def refuse_fork(process: int, what: str, error: type[RobotVisionError]) -> None:
+    """Refuses to use in a forked process what another one has: its threads, connections and locks.
+
+    Raises:
+        error: this process is not `process`, which has `what`.
+    """
+    if os.getpid() != process:
+        raise error(
+            f"This process was forked from {process}, and {what} there cannot be used here: start it with "
+            'multiprocessing.get_context("spawn"), and load or open what it needs in it'
+        )
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from robot_vision.bundle.programs import FLOAT32, PRECISIONS
 from robot_vision.contract.prediction import Prediction
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine, EngineSettings
-from robot_vision.errors import EngineError, ImageError
+from robot_vision.errors import EngineError, ImageError, refuse_fork
 from robot_vision.images.resizing import resize_into
 
 
@@ -59,6 +60,7 @@ class Pipeline:
         self.said = said
         self.times = StageTimes()
         self._turn = threading.Lock()
+        self._process = os.getpid()
         self._decoders = {
             head.name: head.decoder(spec, bundle.spec.epistemic, bundle.material[head.name])
             for head, spec in bundle.spec.bound
@@ -182,6 +184,7 @@ class Pipeline:
         Returns:
             The outputs of each part: joining them would take memory again.
         """
+        refuse_fork(self._process, "a model that was loaded", EngineError)
         try:
             return [self.engine.run(batch)]
         except EngineError:
@@ -237,7 +240,10 @@ class Pipeline:
 
     def close(self) -> None:
         """Frees the engine's device memory."""
-        self.engine.close()
+        if (
+            self._process == os.getpid()
+        ):  # in a fork ONNX Runtime would wait for threads that are not there
+            self.engine.close()
 
     def __enter__(self) -> Pipeline:
         return self

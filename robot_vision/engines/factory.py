@@ -17,7 +17,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.engines.machine import has_gpu_driver
-from robot_vision.errors import EngineError, unknown
+from robot_vision.errors import EngineError, refuse_fork, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
 _NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -28,6 +28,9 @@ _EXTRAS = {
 }
 
 _log = logging.getLogger(__name__)
+# That has loaded an engine, or 0. Engines' threads are not in a fork of it: with torch and OpenVINO another
+# engine would wait for them, too.
+_process = 0
 
 
 def available_engines() -> dict[str, list[str]]:
@@ -66,6 +69,8 @@ def create_engine(
     """
     if precision not in PRECISIONS:
         raise EngineError(unknown("precision", precision, PRECISIONS))
+    global _process
+    refuse_fork(_process or os.getpid(), "a model that was loaded", EngineError)
     found = places(engine, device)
     if threads < 0:
         raise EngineError(f"threads is {threads}: use 0 for one per core, or a positive number")
@@ -104,6 +109,7 @@ def create_engine(
             continue
         for problem in problems:
             _log.warning("%s", problem)
+        _process = os.getpid()
         _log.info("engine %s on %s, %s", created.name, created.device, created.precision)
         return created
     raise EngineError("; ".join(problems))

@@ -89,7 +89,6 @@ class OpenVinoEngine:
             own = settings.streams if settings.device != "cpu" else min(settings.streams, cores)
             self._config["NUM_STREAMS"] = own
         self._compiling = threading.Lock()
-        self._process = os.getpid()
         self._compiled: dict[int, _Compiled] = {}
         self._compiled[1] = self._compile(1)
 
@@ -135,12 +134,6 @@ class OpenVinoEngine:
             return self._compiled[size]
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        # Its threads are not in a forked process, which would wait for them forever.
-        if os.getpid() != self._process:
-            raise EngineError(
-                f"OpenVINO has no threads in a process that was forked from {self._process}, which loaded "
-                "the model: load it in the process that uses it, or use engine onnx"
-            )
         compiled = self._graph_for(len(batch))
         request = compiled.requests.get()
         try:

@@ -27,6 +27,7 @@ from robot_vision.evaluation.predict.samples import STEP_NS, TOPIC, SampleSource
 from robot_vision.heads.place.evaluation import matching, precision_recall
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.bootstrap import Resampler, mean
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import read_lines
 
@@ -136,6 +137,7 @@ def look_up_in(file: Path, pairs: PlacePairs) -> tuple[dict[str, NDArray[Any]], 
     """
     sides = [_by_name(files) for files in (pairs.queries, pairs.database)]
     listed: list[list[int]] = [[] for _ in pairs.queries]
+    twice = 0
     for number, line in enumerate(read_lines(file), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -148,7 +150,9 @@ def look_up_in(file: Path, pairs: PlacePairs) -> tuple[dict[str, NDArray[Any]], 
             _named(word, side, what, where(file, number))
             for word, side, what in zip(words, sides, ("queries", "database"), strict=True)
         )
-        if image not in listed[query]:
+        if image in listed[query]:
+            twice += 1
+        else:
             listed[query].append(image)
     count = len(listed)
     match, rank = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
@@ -159,6 +163,8 @@ def look_up_in(file: Path, pairs: PlacePairs) -> tuple[dict[str, NDArray[Any]], 
             rank[i] = hits[0] if len(hits) else -1
     positives = np.array([len(images) for images in pairs.right], np.int64)
     notes = []
+    if twice:
+        notes.append(f"{file}: {counted(twice, 'pair')} left out that an earlier line has")
     if empty := int((match < 0).sum()):
         notes.append(f"{empty} of {count} queries are in no pair of {file}: they find nothing")
     short = sum(0 < len(images) < RECALLS[-1] for images in listed)

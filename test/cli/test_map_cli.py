@@ -283,6 +283,7 @@ def test_a_map_with_structure_is_exported_as_a_colmap_model_whose_points_lie_whe
         assert map_verb(*export, wrong) == 2
     assert map_verb(*export, out) == 0
     said = capsys.readouterr()
+    assert map_verb(*export, out) == 2  # files of another model among these would be read with them
     assert "1 keyframe without structure left out" in said.err and "13 keyframes" in said.out
     cameras, images = read_model(out, [])
     matrix, lines = cameras[1].matrix, (out / "images.txt").read_text().splitlines()

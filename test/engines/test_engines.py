@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forked import said_in_a_fork
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -27,6 +28,7 @@ from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
+from robot_vision.pipeline import Pipeline
 
 # A robot has no torch, and then no torch engine; the other engines are always here.
 TORCH = importlib.util.find_spec("torch") is not None
@@ -220,11 +222,21 @@ def test_an_input_that_is_read_only_is_answered_like_any_other(engine):
 
 
 @pytest.mark.slow
-def test_openvino_in_a_forked_process_is_refused_since_it_would_wait_for_ever(bundle, monkeypatch):
-    engine = create_engine(bundle, "openvino")
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    with pytest.raises(EngineError, match="forked from"):
-        engine.run(images(1, seed=1))
+@pytest.mark.parametrize("name", PRESENT)
+def test_a_model_is_refused_in_a_forked_process_where_its_threads_are_not(bundle, name):
+    with Pipeline(bundle, create_engine(bundle, name, threads=2)) as pipeline:
+        expected = pipeline(images(3, seed=1)[0])
+        pipeline(list(images(3, seed=1)))
+
+        def reload():
+            # Each engine once waited for ever in one of these.
+            pipeline.close()
+            create_engine(bundle, name, threads=2)
+
+        for work in (lambda: pipeline(list(images(3))), lambda: pipeline.warm_up(), reload):
+            assert f"forked from {os.getpid()}" in said_in_a_fork(work)
+        again = pipeline(images(3, seed=1)[0])
+        np.testing.assert_array_equal(again["place"].values, expected["place"].values)
 
 
 @pytest.mark.slow

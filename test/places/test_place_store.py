@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import said_in_a_fork
 from place_maps import DIMENSION, assert_same, keyframe, make_map, server, server_uri, unit, uri
 from scipy.spatial.transform import Rotation
 from tiny_bundle import make_tiny_bundle
@@ -153,6 +154,17 @@ def test_a_map_opened_for_reading_is_not_written(uri: str) -> None:
             with pytest.raises(MapReadOnlyError):
                 write()
         assert len(places) == 1
+
+
+def test_a_forked_process_neither_uses_a_map_nor_closes_it(uri: str) -> None:
+    with make_map(uri) as places:
+        number = places.add(keyframe(1))
+        assert f"forked from {os.getpid()}" in said_in_a_fork(lambda: len(places))
+        assert f"forked from {os.getpid()}" in said_in_a_fork(lambda: places.add(keyframe(2)))
+        assert said_in_a_fork(places.close) == "None"
+        assert places.poses().ids.tolist() == [number]
+        places.add(keyframe(2))
+        assert len(places) == 2
 
 
 def test_an_empty_map_answers(uri: str) -> None:

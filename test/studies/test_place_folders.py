@@ -117,6 +117,7 @@ def test_what_hloc_retrieved_is_scored_as_our_own_ranks_are(route, capsys):
         others = [(i + k) % 12 for k in (3, 4, 5, 6, 7)]
         order = others if shift is None else [*others[:shift], i, *others[shift:]]
         lines += [f"{query} day/@{300 * k}@0@32@T@.png" for k in order if i != 10]
+    lines.append(lines[1])
     file = route / "pairs.txt"
     file.write_text("\n".join(lines))
     arguments = places(route, "--pairs", str(file), "--within", "10")
@@ -124,7 +125,9 @@ def test_what_hloc_retrieved_is_scored_as_our_own_ranks_are(route, capsys):
     said = capsys.readouterr()
     assert "R@1: 50.0, R@5: 75.0, R@10: 83.3, R@20: 83.3" in said.out
     assert (
-        "1 of 12 queries are in no pair" in said.err and "11 of 12 queries have fewer" in said.err
+        "1 pair left out that an earlier line has" in said.err
+        and "1 of 12 queries are in no pair" in said.err
+        and "11 of 12 queries have fewer" in said.err
     )
     document = json.loads((route / "out" / "places.json").read_text())
     assert [row["rank"] for row in document["rows"]] == [0] * 6 + [1] * 3 + [None] * 2 + [5]
@@ -137,6 +140,8 @@ def test_what_hloc_retrieved_is_scored_as_our_own_ranks_are(route, capsys):
         assert main(arguments) == 2
         assert f"pairs.txt:2: {word}" in capsys.readouterr().err
     assert main([*arguments, "--model", "demo"]) == 2
+    assert main([*arguments, "--engine", "onnx", "--no-cache"]) == 2
+    assert "--engine, --no-cache has no effect with --pairs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import progress
+from robot_vision.cli.arguments import changed, progress
+from robot_vision.cli.evaluate.arguments import add_arguments
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.place_pairs import open_pairs
 from robot_vision.errors import ConfigError
@@ -31,6 +32,7 @@ from robot_vision.studies.place_folders import (
 from robot_vision.text.console import plain_console
 
 FILE = "places.json"
+_COMPUTING = ("engine", "device", "precision", "threads", "batch", "no_cache")
 
 
 def run(args: argparse.Namespace, settings: EvaluationSettings) -> int:
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace, settings: EvaluationSettings) -> int:
         raise ConfigError(
             "places needs --database DIR, --queries DIR and --model BUNDLE, or --pairs FILE in its place"
         )
+    if args.pairs and (given := changed(args, add_arguments, _COMPUTING)):
+        raise ConfigError(f"{given} has no effect with --pairs, of which nothing is computed")
     bundle = None if args.pairs else ModelBundle.load(find_model(args.model))
     if bundle:
         require_descriptor(bundle)

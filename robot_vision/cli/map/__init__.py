@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare the best places with the image; needs a map with structure",
     )
-    _add_features(evaluate, "with --verify: ", "has")
+    _add_features(evaluate, "with --verify: ")
     evaluate.add_argument(
         "--json", action="store_true", help="print JSON with a row for each image"
     )
@@ -251,13 +251,13 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, precision=False)
 
 
-def _add_features(parser: argparse.ArgumentParser, where: str, has: str = "then has") -> None:
+def _add_features(parser: argparse.ArgumentParser, where: str) -> None:
     parser.add_argument(
         "--features",
         default="",
         metavar="FILE",
-        help=f"{where}the graph of XFeat (robot-vision export --xfeat), whose features the map {has} "
-        "instead of SIFT (default: SIFT)",
+        help=f"{where}the graph of XFeat (robot-vision export --xfeat), for a map of its features and not "
+        "SIFT's (default: SIFT)",
     )
 
 
@@ -303,7 +303,7 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
         help="page to write of all changed places that the map remembers: what was there, what is there now",
     )
     _add_thumbnail(parser)
-    _add_features(parser, "", "has")
+    _add_features(parser, "")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     add_engine(parser, precision=False)
 

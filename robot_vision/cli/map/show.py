@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -16,8 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from robot_vision.errors import ConfigError
-from robot_vision.files.folders import make_folder
-from robot_vision.files.whole import write_whole
+from robot_vision.files.whole import draft_folder, write_whole
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.evidence import kept_evidence
 from robot_vision.places.map.exporting import SUFFIXES, exported
@@ -119,17 +119,20 @@ def export(args: argparse.Namespace) -> int:
 
 def _export_colmap(args: argparse.Namespace) -> int:
     folder = Path(args.output).expanduser()
-    if args.output == "-" or (folder.exists() and not folder.is_dir()) or folder.is_symlink():
-        raise ConfigError(f"--output {args.output}: a COLMAP model needs a folder to write to")
+    if args.output == "-" or os.path.lexists(folder):
+        raise ConfigError(f"--output {args.output}: a COLMAP model needs the name of a new folder")
     from robot_vision.places.verification.colmap import colmap_model
 
     with open_map(args.map, "read") as places:
         files, count, left = colmap_model(places)
     if left:
         print(f"note: {counted(left, 'keyframe')} without structure left out", file=sys.stderr)
-    make_folder(folder)
-    for name, text in files.items():
-        _written(folder / name, text.encode())
+    try:
+        with draft_folder(folder) as part:
+            for name, text in files.items():
+                (part / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error}") from error
     print(f"{folder}: {counted(count, 'keyframe')} as a COLMAP model")
     return 0
 

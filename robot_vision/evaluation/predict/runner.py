@@ -1,4 +1,4 @@
-"""Predicts many recordings: one after another, or in several processes.
+"""Predicts many recordings: one after another, in several processes, or on a Ray cluster.
 
 Each recording is a task of its own that leaves its predictions in the cache. What is done is done: a run that
 was interrupted goes on with what is missing.

@@ -9,6 +9,7 @@ revisions are committed in their order and no follower misses one.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import uuid
@@ -19,7 +20,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, refuse_fork
 from robot_vision.places.map import packing
 from robot_vision.places.map import postgres_server as server
 from robot_vision.places.map.base import (
@@ -55,6 +56,7 @@ class PostgresMap(TableMap):
         self._mode: Mode = mode
         self._lock = threading.RLock()
         self._closed = False
+        self._process = os.getpid()
         self._connection = server.connect(address, mode)
         try:
             self.info = self._read_info()
@@ -283,12 +285,15 @@ class PostgresMap(TableMap):
         return ids, similarities
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            return  # a fork's farewell would end the connection of the process that has it
         with self._lock:
             self._closed = True
             self._connection.close()
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[psycopg.Connection[Row]]:
+        refuse_fork(self._process, f"{self._where} that was opened", MapError)
         with self._lock:
             if self._closed:
                 raise MapError(f"{self.info.uri} was closed: open it again")

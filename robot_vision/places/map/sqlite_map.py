@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, refuse_fork
 from robot_vision.places.map import packing
 from robot_vision.places.map.base import (
     Added,
@@ -71,6 +71,7 @@ class SqliteMap(TableMap):
         self._identity = identity(path)
         self._frozen = os.stat(path).st_mtime_ns if frozen else None
         self._lock = threading.RLock()
+        self._process = os.getpid()
         try:
             self.info = self._read_info()
         except BaseException:
@@ -221,6 +222,8 @@ class SqliteMap(TableMap):
 
     def close(self) -> None:
         with self._lock:
+            if self._process != os.getpid():
+                return  # SQLite's locks are those of the process that opened the file
             db, self._db = self._db, None
             if db is not None:
                 with translated(self.path):
@@ -232,6 +235,7 @@ class SqliteMap(TableMap):
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
+        refuse_fork(self._process, f"{self.path} that was opened", MapError)
         with self._lock, translated(self.path):
             if self._db is None:
                 raise MapError(f"{self.path} was closed: open it again")

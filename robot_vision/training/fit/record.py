@@ -101,7 +101,8 @@ class Recorder:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
-            self.say(f"Weights & Biases: wandb sync {Path(self._wandb.dir).parent}")
+            if self._wandb.offline:
+                self.say(f"Weights & Biases: wandb sync {Path(self._wandb.dir).parent}")
 
     def _writer(self) -> Any:
         if self._board is None and self.folder is not None:
@@ -115,6 +116,7 @@ class Recorder:
 
 def _offline_run(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
     """Returns a run of Weights & Biases that stays in the folder, unless WANDB_MODE says otherwise."""
+    os.environ["WANDB_MODE"] = os.environ.get("WANDB_MODE") or "offline"
     # Its own errors would be reported, too.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
@@ -129,9 +131,9 @@ def _offline_run(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
             name=folder.name,
             dir=str(folder),
             config=dict(config),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False,
-                                    x_disable_stats=True, x_disable_machine_info=True),
+                                    x_disable_stats=True, x_disable_machine_info=True,
+                                    x_save_requirements=False),
         )  # fmt: skip
     except (wandb.Error, ValueError) as error:
         raise ConfigError(f"wandb is {project!r}: {' '.join(str(error).split())}") from error
