@@ -160,14 +160,14 @@ class Metric:
         words: for people.
         unit: `%` for shares, `m`, `deg`, `nats` or none.
         more_is_better: whether a higher value is better.
-        labels: shown of more classes than this, of which it says something.
+        more_classes_than: it is shown only where the model has more classes than this.
     """
 
     key: str
     words: str
     unit: str = ""
     more_is_better: bool = True
-    labels: int = 0
+    more_classes_than: int = 0
 
     def text(self, value: float) -> str:
         """Returns a value without an interval, in digits that tell two trained networks apart."""

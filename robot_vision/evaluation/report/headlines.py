@@ -148,7 +148,7 @@ def _lines(key: str, section: Section, numbers: Mapping[str, Any]) -> list[Headl
         )
         for metric in section.metrics
         if there(numbers.get(metric.key))
-        and (not metric.labels or len(numbers["labels"]) > metric.labels)
+        and (not metric.more_classes_than or len(numbers["labels"]) > metric.more_classes_than)
     ]
 
 

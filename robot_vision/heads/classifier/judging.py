@@ -154,7 +154,7 @@ CLASSIFICATION = Section(
     "The class prior always answers with the shares of the classes.",
     (
         Metric("top1", "Top-1 accuracy", "%"),
-        Metric("top5", "Top-5 accuracy", "%", labels=5),
+        Metric("top5", "Top-5 accuracy", "%", more_classes_than=5),
         Metric("macro_recall", "Macro recall", "%"),
         Metric("macro_precision", "Macro precision", "%"),
         Metric("nll", "Negative log likelihood", "", False),
