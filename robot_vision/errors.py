@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from robot_vision.text.address import without_secrets
 
@@ -63,6 +65,25 @@ class ImageError(RobotVisionError):
         assert reason in self.REASONS, reason
         super().__init__(message)
         self.reason = reason
+
+
+def is_whole(value: Any, least: int = 0) -> bool:
+    """Says whether a value, which may be of any type, is a whole number of `least` or more."""
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        return False
+
+
+def path_text(value: Any, name: str) -> str:
+    """Returns a path as text.
+
+    Raises:
+        ConfigError: it is no text and no path; `name` says of which argument.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{name} is {value!r}: give a path")
+    return str(value)
 
 
 def refuse_fork(process: int, what: str, error: type[RobotVisionError]) -> None:

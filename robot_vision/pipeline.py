@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from robot_vision.bundle.programs import FLOAT32, PRECISIONS
 from robot_vision.contract.prediction import Prediction
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine, EngineSettings
-from robot_vision.errors import EngineError, ImageError, refuse_fork
+from robot_vision.errors import EngineError, ImageError, is_whole, path_text, refuse_fork
 from robot_vision.images.resizing import resize_into
 
 
@@ -52,8 +52,8 @@ class Pipeline:
     def __init__(
         self, bundle: ModelBundle, engine: Engine, max_batch: int = 16, said: str = ""
     ) -> None:
-        if max_batch < 1:
-            raise EngineError(f"max_batch is {max_batch}: it must be 1 or more")
+        if not is_whole(max_batch, 1):
+            raise EngineError(f"max_batch is {max_batch!r}: it must be a whole number, 1 or more")
         self.bundle = bundle
         self.engine = engine
         self.max_batch = max_batch
@@ -61,6 +61,7 @@ class Pipeline:
         self.times = StageTimes()
         self._turn = threading.Lock()
         self._process = os.getpid()
+        self._closed = threading.Event()  # of all pipelines on this engine
         self._decoders = {
             head.name: head.decoder(spec, bundle.spec.epistemic, bundle.material[head.name])
             for head, spec in bundle.spec.bound
@@ -94,11 +95,12 @@ class Pipeline:
                 as pay, which `engine.streams` says after `warm_up`.
 
         Raises:
+            ConfigError: `path` is no path.
             BundleError: the bundle is absent or damaged.
             EngineError: the engine, device or program is not there, and the message lists those that are; or
                 a number is out of range.
         """
-        bundle = ModelBundle.load(path)
+        bundle, device = ModelBundle.load(path_text(path, "path")), str(device)
         if bundle.programs or precision not in ("auto", *PRECISIONS):
             from robot_vision.engines.choice import start_program  # others start sooner without it
 
@@ -141,8 +143,8 @@ class Pipeline:
             ImageError: an array of another shape or type, such as a grey or a float image, or no array.
             EngineError: the network could not be run.
         """
-        if isinstance(images, (np.ndarray, np.generic)) and images.ndim != 4:
-            return self([images])[0]
+        if getattr(images, "ndim", 4) != 4:
+            return self([cast("NDArray[np.uint8]", images)])[0]
         if not isinstance(images, Iterable):
             raise _no_image(type(images).__name__)
         batch = list(images)
@@ -185,6 +187,8 @@ class Pipeline:
             The outputs of each part: joining them would take memory again.
         """
         refuse_fork(self._process, "a model that was loaded", EngineError)
+        if self._closed.is_set():
+            raise EngineError(f"{self.bundle.name} was closed: load it again")
         try:
             return [self.engine.run(batch)]
         except EngineError:
@@ -240,9 +244,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Frees the engine's device memory."""
-        if (
-            self._process == os.getpid()
-        ):  # in a fork ONNX Runtime would wait for threads that are not there
+        self._closed.set()
+        # In a fork ONNX Runtime would wait for threads that are not there.
+        if self._process == os.getpid():
             self.engine.close()
 
     def __enter__(self) -> Pipeline:
@@ -253,7 +257,9 @@ class Pipeline:
 
 
 def _no_image(said: str) -> ImageError:
-    return ImageError("encoding", f"An image is {said}: give RGB uint8 (height, width, 3)")
+    return ImageError(
+        "encoding", f"An image is {said}: give RGB uint8 (height, width, 3), a NumPy array"
+    )
 
 
 def _require_rgb(image: NDArray[np.uint8]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,8 @@ from robot_vision.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the network says of one image.
+class Prediction(Mapping[str, Any]):
+    """What the network says of one image: a mapping of heads' names to their answers.
 
     Attributes:
         answers: head's name to its answer, in the order of `NetworkSpec.heads`; a head that the bundle
@@ -32,9 +32,18 @@ class Prediction:
             raise ConfigError(f"The model has no head {head!r}: it answers with {known}")
         return self.answers[head]
 
-    def get(self, head: str) -> Any:
-        """Returns the answer of a head, or None."""
-        return self.answers.get(head)
+    def __contains__(self, head: object) -> bool:
+        return head in self.answers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.answers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def get(self, head: str, default: Any = None) -> Any:
+        """Returns the answer of a head, or `default`."""
+        return self.answers.get(head, default)
 
     def not_finite(self) -> str:
         """Returns why nobody may be given this: an answer with NaN or infinity, of a network that overflowed.

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_THREADS = 256
+
 
 @dataclass(frozen=True)
 class EngineSettings:

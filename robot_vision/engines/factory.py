@@ -15,9 +15,9 @@ import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
-from robot_vision.engines.base import Engine, EngineSettings
+from robot_vision.engines.base import MAX_THREADS, Engine, EngineSettings
 from robot_vision.engines.machine import has_gpu_driver
-from robot_vision.errors import EngineError, refuse_fork, unknown
+from robot_vision.errors import EngineError, is_whole, refuse_fork, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
 _NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -72,11 +72,14 @@ def create_engine(
     global _process
     refuse_fork(_process or os.getpid(), "a model that was loaded", EngineError)
     found = places(engine, device)
-    if threads < 0:
-        raise EngineError(f"threads is {threads}: use 0 for one per core, or a positive number")
-    if streams < 0:
+    if not is_whole(threads) or threads > MAX_THREADS:
         raise EngineError(
-            f"streams is {streams}: use 0 for as many as pay, 1, or one for each thread that calls the engine"
+            f"threads is {threads!r}: use 0 for one per core, or a positive number, {MAX_THREADS} at most"
+        )
+    if not is_whole(streams) or streams > MAX_THREADS:
+        raise EngineError(
+            f"streams is {streams!r}: use 0 for as many as pay, 1, or one for each thread that calls the "
+            "engine"
         )
     problems = []
     for name, place in found:

@@ -18,7 +18,14 @@ from robot_vision.bundle.programs import FLOAT32
 from robot_vision.contract.metrics import image_words, pixel_classes
 from robot_vision.contract.rows import joined
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
+from robot_vision.errors import (
+    ConfigError,
+    RobotVisionError,
+    SourceError,
+    is_whole,
+    path_text,
+    unknown,
+)
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document
 from robot_vision.evaluation.predict import runner
@@ -88,13 +95,13 @@ def evaluate(
         BundleError: the bundle is damaged.
         EngineError: the engine or device is not there.
     """
-    paths = [bag] if isinstance(bag, (str, os.PathLike)) else list(bag)
-    bags = [str(Path(path).expanduser()) for path in paths]
-    if not isinstance(limit, int) or limit < 0:
+    paths = [bag] if isinstance(bag, (str, os.PathLike)) else list(bag or ())
+    bags = [str(Path(path_text(path, "bag")).expanduser()) for path in paths]
+    if not is_whole(limit):
         raise ConfigError(f"limit is {limit!r}: give a whole number of frames, or 0 for all")
     if not bags:
         raise ConfigError("There is nothing to evaluate: give the path of a rosbag, or several")
-    bundle = ModelBundle.load(find_model(os.fspath(model)))
+    bundle = ModelBundle.load(find_model(path_text(model, "model")))
     request = truth or TruthRequest()
     if len(bags) > 1 and (request.label_spans or request.pose_file):
         raise ConfigError(
@@ -102,7 +109,7 @@ def evaluate(
         )
     require_heads(request.labels_of, bundle.spec.bound)
     request = with_images(request, bundle.spec.bound)
-    folder = None if output is None else Path(output).expanduser()
+    folder = None if output is None else Path(path_text(output, "output")).expanduser()
     if folder is not None:
         make_folder(folder, "output")
     with tempfile.TemporaryDirectory(prefix="robot-vision-") as scratch:

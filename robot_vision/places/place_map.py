@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, is_whole, path_text
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.base import MapInfo
 from robot_vision.places.map.base import PlaceMap as Keyframes
@@ -68,8 +68,8 @@ class PlaceMap:
         if isinstance(model, Pipeline):
             bundle, given = model.bundle, model
         elif model is not None:
-            bundle = ModelBundle.load(find_model(os.fspath(model)))
-        keyframes = open_map(os.fspath(path), "read", bundle=bundle)
+            bundle = ModelBundle.load(find_model(path_text(model, "model")))
+        keyframes = open_map(path_text(path, "path"), "read", bundle=bundle)
         return cls(keyframes, given or (str(bundle.path) if bundle else None))
 
     @property
@@ -102,7 +102,7 @@ class PlaceMap:
             ImageError: an array of three dimensions that is no RGB uint8 image.
             MapError: the map cannot be read.
         """
-        if np.asarray(k).dtype.kind not in "iu":
+        if not is_whole(k):
             raise ConfigError(f"k is {k!r}: give a whole number, 1 to 1000")
         try:
             array = np.asarray(what)

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,16 +155,31 @@ def test_what_is_no_rgb_image_is_refused_in_one_line(tiny: Path, image: np.ndarr
             pipeline(["image.jpg"])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("given", [None, 3, Path("a.jpg"), np.uint8(3)], ids=repr)
+class Tensor:
+    """As a library's own array is, of which each row would be taken for an image."""
+
+    shape, ndim, dtype = (32, 48, 3), 3, "torch.uint8"
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(32))
+
+
+@pytest.mark.parametrize(
+    "given", [None, 3, Path("a.jpg"), np.uint8(3), Tensor()], ids=lambda v: type(v).__name__
+)
 def test_what_is_no_array_is_refused_as_an_image(tiny: Path, given: Any) -> None:
     with Pipeline.load(tiny) as pipeline, pytest.raises(ImageError, match="give RGB uint8"):
         pipeline(given)
 
 
 def test_batches_and_heads_that_cannot_be_are_refused_in_one_line(tiny: Path) -> None:
-    for most in (0, -1):
-        with pytest.raises(EngineError, match=f"max_batch is {most}"):
-            Pipeline.load(tiny, max_batch=most)
+    for name, wrong in (("max_batch", 0), ("threads", -1), ("threads", 10**9), ("streams", -1)):
+        for value in (wrong, 1.5, "2", None, True):
+            with pytest.raises(EngineError, match=f"{name} is {value!r}"):
+                Pipeline.load(tiny, **{name: value})  # type: ignore[arg-type]
+    for device in (0, None):
+        with pytest.raises(EngineError, match=f"Device '{device}' is not there"):
+            Pipeline.load(tiny, device=device)  # type: ignore[arg-type]
     with Pipeline.load(tiny) as pipeline:
         prediction = pipeline(plain(COLOURS[0]))
     for limit in (-1, 1.5, "a"):
@@ -171,7 +187,34 @@ def test_batches_and_heads_that_cannot_be_are_refused_in_one_line(tiny: Path) ->
             evaluate("drive", tiny, limit=limit)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no head 'depht': it answers with classifier"):
         _ = prediction["depht"]
-    assert prediction.get("depht") is None
+    assert prediction.get("depht") is None and "depht" not in prediction
+    assert "pose" in prediction and dict(prediction.items()) == prediction.answers
+    assert len(prediction) == len(list(prediction)) == len(prediction.answers)
+
+
+def test_what_is_no_path_is_refused_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    for wrong in (None, 3, b"models/demo"):
+        calls: list[Callable[[Any], object]] = [
+            Pipeline.load,
+            PlaceMap.open,
+            lambda path: PlaceMap.open("home.map", model=path or 0),
+            lambda path: evaluate("drive", path),
+            lambda path: evaluate([path], tiny),
+            lambda path: evaluate("drive", tiny, output=path or 0),
+        ]
+        for call in calls:
+            with pytest.raises(ConfigError, match="give a path"):
+                call(wrong)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_pipeline_that_was_closed_says_so(tiny: Path, engine: str) -> None:
+    pipeline = Pipeline.load(tiny, engine=engine)
+    other = pipeline.another()
+    pipeline.close()
+    for closed in (pipeline, other):
+        with pytest.raises(EngineError, match="tiny was closed: load it again"):
+            closed(plain(COLOURS[0]))
 
 
 @pytest.mark.parametrize(

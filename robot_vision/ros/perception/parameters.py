@@ -8,6 +8,7 @@ from typing import Any
 
 from robot_vision.contract import registry
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.engines.base import MAX_THREADS
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.intrinsics import KINDS, info_topic
 from robot_vision.ros.node.managed_parameters import (
@@ -39,7 +40,7 @@ class NodeSettings(ManagedParameters):
         "takes the fastest program that is certified for this machine, and float32 where there is none.",
     )
     threads: int = parameter(
-        0, "CPU threads of the engine; 0 lets the engine choose.", low=0, high=256
+        0, "CPU threads of the engine; 0 lets the engine choose.", low=0, high=MAX_THREADS
     )
     streams: int = parameter(
         0,
