@@ -26,9 +26,11 @@ from robot_vision.messages.serialized import ImageView, read_compressed_image, r
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.dds import (
     CYCLONE_DDS,
+    DOMAIN_REMEDY,
     FAST_DDS,
     FOLDER,
     USERS_CHOICES,
+    bad_domain,
     find_profile,
     large_image_environment,
     use_large_image_profile,
@@ -50,7 +52,6 @@ _PACKAGES = (
 _LEAST_SHARED = 96 << 20  # segments of a driver, a node and a program that looks on
 _SMALL_IMAGE = 400_000  # bytes that Fast DDS's own segment of 512 KiB holds
 _LEAST_BUFFER = 4 << 20  # what our profile asks for
-_LAST_DOMAIN = 232  # the ports of higher ones are none, and Fast DDS ends the process
 _IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 _OLD_S, _AHEAD_S = 1.0, 0.05
 _LOST = 0.05
@@ -162,11 +163,8 @@ def graph_findings(seconds: float) -> Iterator[Finding]:
     Args:
         seconds: for which all topics of images are subscribed.
     """
-    domain = os.environ.get("ROS_DOMAIN_ID", "")
-    if domain.isdecimal() and int(domain) > _LAST_DOMAIN:
-        yield Finding(
-            "ROS_DOMAIN_ID", f"{domain} is too high", ERROR, f"set one from 0 to {_LAST_DOMAIN}"
-        )
+    if domain := bad_domain():
+        yield Finding("nodes", f"none can be started: {domain}", ERROR, DOMAIN_REMEDY)
         return
     use_large_image_profile()  # as the nodes do: else images are lost here that they get
     context = rclpy.Context()

@@ -15,7 +15,7 @@ import sys
 from types import FrameType
 
 from robot_vision.ros import EXECUTABLES
-from robot_vision.ros.node.dds import absent_middleware
+from robot_vision.ros.node.dds import DOMAIN_REMEDY, absent_middleware, bad_domain
 
 
 def start(executable: str) -> int:
@@ -28,13 +28,17 @@ def start(executable: str) -> int:
         executable: its name in `EXECUTABLES`.
 
     Returns:
-        The exit status; 2 where ROS 2, or the middleware that is asked for, is not installed.
+        The exit status; 2 where ROS 2, or the middleware that is asked for, is not installed, or there is no
+        such domain.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, _end)
     if absent := absent_middleware():
         print(f"error: {absent}; unset it, set one of these, or install it", file=sys.stderr)
+        return 2
+    if domain := bad_domain():
+        print(f"error: {domain}: {DOMAIN_REMEDY}", file=sys.stderr)
         return 2
     load_messages_alone()
     try:

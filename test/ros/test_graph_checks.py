@@ -143,7 +143,7 @@ def test_ends_that_do_not_fit_are_named(robot: Robot) -> None:
     assert "/robot/driver" in given["nodes"].text
 
 
-@pytest.mark.parametrize(("domain", "remedy"), [("abc", "to a number"), ("999", "from 0 to 232")])
+@pytest.mark.parametrize(("domain", "remedy"), [("abc", "to a number"), ("233", "from 0 to 232")])
 def test_what_keeps_nodes_from_starting_is_an_error(
     domain: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,9 @@ def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {PROFILES_FILE_V2 if _is_version_2(environment) else PROFILES_FILE: str(profile)}
 
 
+_LAST_DOMAIN = 232  # the ports of higher ones are none
+
+
 def find_profile(environment: Mapping[str, str]) -> Path | None:
     """Returns the installed profile, or that of the source tree; None if there is neither."""
     shares = [p / "share" / "robot_vision" for p in _prefixes(environment)]
@@ -68,6 +71,20 @@ def absent_middleware(environment: Mapping[str, str] = os.environ) -> str:
     if not asked or not there or asked in there:
         return ""
     return f"RMW_IMPLEMENTATION is {asked}, which is not installed here: {', '.join(sorted(there))}"
+
+
+def bad_domain(environment: Mapping[str, str] = os.environ) -> str:
+    """Says what is wrong with ROS_DOMAIN_ID; empty where nothing is.
+
+    rcl takes 1.5 for 1 and -1 for 0, and Fast DDS ends the process at a domain that has no ports.
+    """
+    domain = environment.get("ROS_DOMAIN_ID", "").strip()
+    if not domain or (domain.isdecimal() and int(domain) <= _LAST_DOMAIN):
+        return ""
+    return f"ROS_DOMAIN_ID is {domain}"
+
+
+DOMAIN_REMEDY = f"set it to a number from 0 to {_LAST_DOMAIN}, or not at all"
 
 
 def use_large_image_profile() -> None:

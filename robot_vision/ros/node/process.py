@@ -110,6 +110,4 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
 def why_no_start(error: Exception) -> tuple[str, str]:
     """Returns what ROS says of why it does not start, on one line, and the remedy; empty if none is known."""
     text = without_secrets(" ".join(str(error).split()))  # it quotes an argument
-    if "ROS_DOMAIN_ID" in text:
-        return text, "set it to a number, or not at all"
     return text, "set ROS_LOG_DIR to a folder that can be written" if "log" in text else ""

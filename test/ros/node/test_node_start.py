@@ -92,6 +92,21 @@ def test_middleware_that_is_not_installed_is_one_line_with_those_that_are(tmp_pa
         assert ended.returncode == status and said in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize("domain", ["abc", "1.5", "-1", "233"])
+def test_domain_that_is_none_is_one_line_with_those_that_are(domain: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "robot_vision.ros.filters.node"],
+        env=os.environ | {"ROS_DOMAIN_ID": domain},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"error: ROS_DOMAIN_ID is {domain}: set it to a number from 0 to 232, or not at all\n"
+    )
+
+
 def test_import_that_fails_for_another_reason_is_no_missing_ros() -> None:
     done = _start_without("yaml")
     assert done.returncode == 1 and "Traceback" in done.stderr
