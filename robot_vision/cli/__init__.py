@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from robot_vision import __version__
-from robot_vision.errors import RobotVisionError
+from robot_vision.errors import RobotVisionError, nearest
 from robot_vision.text.address import shown, without_secrets
 
 _DESCRIPTION = (
@@ -83,7 +83,7 @@ _PATHS = "annotate attach bundle map model others out output project report targ
 
 
 class _Parser(argparse.ArgumentParser):
-    """Quotes no secret where it quotes an argument; parsers of verbs are of its kind, too."""
+    """Says in one line, which quotes no secret, what is wrong; parsers of verbs are of its kind, too."""
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.dest in _PATHS and "" in arg_strings:
@@ -91,7 +91,19 @@ class _Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
-        super().error(without_secrets(message))
+        text = " ".join(without_secrets(message).split())
+        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help says what it takes)\n")
+
+    def unknown(self, words: Sequence[str], args: argparse.Namespace) -> NoReturn:
+        """Refuses words that nothing takes, with the nearest options of the verb that was chosen."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                action.choices[getattr(args, action.dest)].unknown(words, args)
+        options, said = self._option_string_actions, []
+        for word in words:
+            near = nearest(word.partition("=")[0], options) if word.startswith("-") else ""
+            said.append(shown(word) + (f" (did you mean {near}?)" if near else ""))
+        self.error(f"unrecognized arguments: {' '.join(said)}")
 
 
 def _run(argv: list[str], verb: str | None) -> int:
@@ -110,7 +122,7 @@ def _run(argv: list[str], verb: str | None) -> int:
         complete(parser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(shown(word) for word in unknown)}")
+        parser.unknown(unknown, args)
     module = modules[args.verb]
     try:
         status: int = module.run(args)

@@ -40,14 +40,6 @@ def changed(
     return ", ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
-def at_least_1(text: str) -> int:
-    """Returns the number of an argument, for argparse's `type`."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
-    return value
-
-
 def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[str], float]:
     """Returns what reads a number within bounds, for argparse's `type`."""
 
@@ -62,6 +54,9 @@ def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[s
 
     check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message
     return check
+
+
+at_least_1 = number(int, 1)
 
 
 def add_model(group: Any, required: bool = True) -> None:

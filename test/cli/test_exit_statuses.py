@@ -142,14 +142,41 @@ def test_what_cannot_be_done_is_one_line_and_2(
     monkeypatch.chdir(tmp_path)
     try:
         status = main(spoken(verb, words, world, tmp_path / "new"))
-        usage = False
     except SystemExit as error:  # argparse's
-        status, usage = int(error.code or 0), True
+        status = int(error.code or 0)
     said = capsys.readouterr().err
     assert status == 2, said
     lines = [line for line in said.splitlines() if not line.startswith(("note: ", "warning: "))]
     assert lines[-1].startswith(f"robot-vision {verb}") and "Traceback" not in said
-    assert usage or len(lines) == 1, said
+    assert len(lines) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "infer imgs --model demo --limt 3",
+            "robot-vision infer: error: .*--limt .did you mean --limit",
+        ),
+        (
+            "map info home.map --jsn=1",
+            "robot-vision map info: error: .*--jsn=1 .did you mean --json",
+        ),
+        (
+            "info demo --no-such-option",
+            "info: error: unrecognized arguments: --no-such-option .robot",
+        ),
+        ("infer imgs --model demo --limit 1e3", "--limit: invalid whole number value: '1e3'"),
+        ("nope", "robot-vision: error: .*invalid choice: 'nope'"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line_with_what_was_meant(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and line.count("\n") == 1 and re.search(said, line), line
 
 
 @pytest.mark.slow
@@ -157,8 +184,8 @@ def test_what_cannot_be_done_is_one_line_and_2(
 def test_an_unknown_option_is_2(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([verb, "--no-such-option"])
-    assert ended.value.code == 2
-    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and "error: " in line
 
 
 @pytest.mark.parametrize(
