@@ -34,6 +34,17 @@ ROOT = Path(__file__).resolve().parents[1]
 _DOMAINS = range(52, 101)
 _claimed: list[IO[str]] = []  # A claim lasts as long as its file stays open.
 
+_LONGEST = (
+    "test_demo",
+    "test_faults",
+    "test_outbound",
+    "test_repeat_loop",
+    "test_train",
+    "test_tutorials",
+    "test_view_in_browser",
+    "test_viewer_node",
+)
+
 # Of the extras train and dev. rosdep installs what the nodes need, and colcon test runs with that.
 _NOT_ON_A_ROBOT = ("onnx", "psycopg", "sklearn", "torch")
 
@@ -136,7 +147,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that start nodes where there is no ROS."""
+    """Skip the tests that start nodes where there is no ROS, and run the longest modules first."""
+    # A worker that came to one of them last would keep the others waiting.
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
     if importlib.util.find_spec("rclpy") is not None:
         return
     skip = pytest.mark.skip(reason="rclpy is not installed: run make test, or source a ROS 2")
