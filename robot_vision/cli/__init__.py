@@ -92,7 +92,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         text = " ".join(without_secrets(message).split())
-        self.exit(2, f"{self.prog}: error: {text} ({self.prog} --help says what it takes)\n")
+        # What is wrong with one argument says itself what is allowed.
+        hint = "" if text.startswith("argument ") else f" ({self.prog} --help says what it takes)"
+        self.exit(2, f"{self.prog}: error: {text}{hint}\n")
 
     def unknown(self, words: Sequence[str], args: argparse.Namespace) -> NoReturn:
         """Refuses words that nothing takes, with the nearest options of the verb that was chosen."""
