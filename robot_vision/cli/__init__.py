@@ -82,8 +82,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 _PATHS = "annotate attach bundle map model others out output project report target".split()
 
 
+class _Store(argparse._StoreAction):
+    """Says which value counts where an option that takes one is given again."""
+
+    before: Any = None
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if option is not None and self.before not in (None, values):
+            said = without_secrets(
+                f"note: {option} is given again: {values} counts, and not {self.before}"
+            )
+            print(said, file=sys.stderr)
+        self.before = values
+        super().__call__(parser, namespace, values, option)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in one line, which quotes no secret, what is wrong; parsers of verbs are of its kind, too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name in (None, "store"):
+            self.register("action", name, _Store)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.dest in _PATHS and "" in arg_strings:

@@ -213,7 +213,7 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
     for option in ("fit_class_file", "memory_curve"):
         if file := getattr(args, option):
             make_folder(Path(file).expanduser().parent, f"--{option.replace('_', '-')}: folder")
-    make_folder(args.output)
+    make_folder(args.output, sources=args.bag)
 
 
 def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     _check_labels(bundle, recording)
     strangers = _strangers(args.unknown) if args.unknown else None
     recordings = [recording, *([strangers] if strangers else [])]
-    make_folder(args.output)
+    make_folder(args.output, sources=[*filter(None, [args.bag]), *(args.data or ())[1:]])
     with (
         Pipeline.load(
             bundle.path, args.engine, args.device, args.precision, args.threads, GPU_BATCH

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if back and not head:
         raise ConfigError("--rear-topic needs a reflex that looks: give --reflex steer")
-    make_folder(args.output)
+    make_folder(args.output, sources=[args.source])
     args.map = str(args.output / MAP)
     status = build.make(args, bundle, views, args.frame, notes, "name another --output")
     if status == 130:

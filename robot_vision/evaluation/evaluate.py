@@ -111,7 +111,7 @@ def evaluate(
     request = with_images(request, bundle.spec.bound)
     folder = None if output is None else Path(path_text(output, "output")).expanduser()
     if folder is not None:
-        make_folder(folder, "output")
+        make_folder(folder, "output", bags)
     with tempfile.TemporaryDirectory(prefix="robot-vision-") as scratch:
         cache = Path(scratch) if folder is None else folder / "cache"
         jobs = [

@@ -61,6 +61,8 @@ def open_source(
     place = Path(path).expanduser()
     if not place.exists():
         return _pattern(str(place), topics, start_s, duration_s, rate, distances)
+    if not (place.is_dir() or place.is_file()):
+        raise SourceError(f"{place} is no regular file: copy what comes from it into one")
     if is_bag(place):
         return BagSource(place, topics, start_s, duration_s, distances)
     if topics:

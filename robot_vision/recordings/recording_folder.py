@@ -65,6 +65,8 @@ def open_storage(path: Path, name: str) -> Storage:
         ValueError: it is no such file.
         OSError: of the system.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no regular file")
     with path.open("rb") as file:
         magic = file.read(16)
     if magic.startswith(_ZSTD_MAGIC):

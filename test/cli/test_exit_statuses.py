@@ -19,16 +19,25 @@ from tiny_bundle import make_tiny_bundle
 from robot_vision.cli import VERBS, main
 
 # Words that are understood and cannot be done. MODEL, BAG and IMAGE are whole; ABSENT is not there, BROKEN a
-# file of the wrong content, EMPTY an empty folder, NEW a path where something may be written.
+# file of the wrong content, EMPTY an empty folder, PIPE a pipe that nobody writes to, NEW a path where something
+# may be written.
 REFUSED = {
-    "infer": ["--model ABSENT IMAGE", "--model EMPTY IMAGE", "--model MODEL ABSENT"],
+    "infer": ["--model ABSENT IMAGE", "--model EMPTY IMAGE", "--model MODEL ABSENT"]
+    + ["--model MODEL PIPE", "--model MODEL BAG --annotate BAG/pictures"],
     "evaluate": [
+        *("--bag PIPE --model MODEL", "--bag BAG --model MODEL --output BAG/results"),
         *("--bag ABSENT --model MODEL", "--bag BAG --model EMPTY", "--bag EMPTY --model MODEL"),
         *("merge BROKEN", "--bag BAG --model MODEL --require pose", "--output NEW"),
         "--bag BAG --model MODEL --output NEW/a/b --compare BROKEN",
     ],
-    "stress": ["--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"],
-    "filter": ["--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"],
+    "stress": [
+        *("--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"),
+        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG/results"),
+    ],
+    "filter": [
+        *("--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"),
+        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG/results"),
+    ],
     "info": ["ABSENT", "EMPTY", "BROKEN"],
     "doctor": ["--seconds none"],
     "export": [
@@ -40,20 +49,37 @@ REFUSED = {
     "pull": ["no_repository --output NEW", "user/name --output EMPTY", "a/b/c"],
     "init": ["NEW --data ABSENT", "NEW --data EMPTY"],
     "train": ["ABSENT", "BROKEN", "EMPTY"],
-    "calibrate": ["ABSENT --output NEW", "MODEL --bag ABSENT --output NEW"],
+    "calibrate": [
+        *(
+            "ABSENT --output NEW",
+            "MODEL --bag ABSENT --output NEW",
+            "MODEL --bag PIPE --output NEW",
+        ),
+    ],
     "optimise": ["ABSENT --data image_folder EMPTY", "MODEL --data image_folder ABSENT"],
-    "profile": ["--model ABSENT BAG --output NEW", "--model MODEL ABSENT --output NEW"],
+    "profile": [
+        "--model MODEL PIPE --output NEW",
+        "--model ABSENT BAG --output NEW",
+        "--model MODEL ABSENT --output NEW",
+    ],
     "benchmark": ["--compare ABSENT BROKEN", "--compare BROKEN BROKEN"],
-    "view": ["ABSENT --output NEW", "EMPTY --output NEW", "--map BROKEN --output NEW"],
+    "view": [
+        "PIPE --output NEW",
+        "ABSENT --output NEW",
+        "EMPTY --output NEW",
+        "--map BROKEN --output NEW",
+    ],
     "explain": ["--model EMPTY IMAGE --output NEW", "--model MODEL ABSENT --output NEW"],
     "make-bag": ["ABSENT --out NEW", "EMPTY --out NEW"],
     "map": [
         *("info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"),
         *("update ABSENT BAG --model MODEL", "update BROKEN BAG --model MODEL"),
+        *("info PIPE", "build NEW PIPE --model MODEL"),
     ],
     "teach": [
         *("ABSENT --model MODEL --output NEW", "EMPTY --model MODEL --output NEW"),
         *(
+            "PIPE --model MODEL --output NEW",
             "BAG --model EMPTY --output NEW",
             "BAG --model MODEL --output BROKEN",
             "BAG --model MODEL",
@@ -61,7 +87,12 @@ REFUSED = {
     ],
     "data": [
         *("inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"),
-        *("label ABSENT --out NEW", "label BAG --collision --robot-width 1 --out NEW"),
+        *("inspect image_folder EMPTY --output EMPTY/x", "inspect rosbag PIPE"),
+        *(
+            "label PIPE --collision --out NEW",
+            "label ABSENT --out NEW",
+            "label BAG --collision --robot-width 1 --out NEW",
+        ),
     ],
     "drive": [
         *("evaluate --output BROKEN", "record --out BROKEN", "evaluate --driver no_such"),
@@ -109,6 +140,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("world")
     (root / "empty").mkdir()
     (root / "broken.txt").write_text("{ no: [such, content\n")
+    os.mkfifo(root / "pipe.mcap")
     cv2.imwrite(str(root / "image.png"), np.zeros((32, 48, 3), np.uint8))
     return {
         "MODEL": make_tiny_bundle(root / "model"),
@@ -117,6 +149,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "ABSENT": root / "absent",
         "EMPTY": root / "empty",
         "BROKEN": root / "broken.txt",
+        "PIPE": root / "pipe.mcap",
     }
 
 
@@ -177,6 +210,19 @@ def test_what_the_parser_refuses_is_one_line_with_what_was_meant(
         main(words.split())
     line = capsys.readouterr().err
     assert ended.value.code == 2 and line.count("\n") == 1 and re.search(said, line), line
+
+
+@pytest.mark.slow
+def test_what_is_given_again_is_said(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--model MODEL BAG --limit 3 --limit 2 --engine onnx --engine onnx"
+    assert main(spoken("infer", words, world, tmp_path)) == 0
+    said = capsys.readouterr().err
+    assert "note: --limit is given again: 2 counts, and not 3\n" in said and "--engine" not in said
+    words = "--bag BAG --bag BAG/ --model MODEL --output NEW"
+    assert main(spoken("evaluate", words, world, tmp_path / "new")) == 0
+    assert f"note: {world['BAG']} is given 2 times: it counts once\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from robot_vision.cli.arguments import add_data_options, at_least_1, data_option
 from robot_vision.datasets import DATASETS
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.folders import refuse_source
 from robot_vision.geometry.rigid import matrix_from_rpy
 from robot_vision.labelling.drives import AHEAD, Request, open_drives
 from robot_vision.labelling.label import (
@@ -170,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.blocked > args.reach:
         raise ConfigError(f"--blocked is {args.blocked:g} m, beyond --reach of {args.reach:g} m")
+    refuse_source(args.out, "--out", [args.source])
     if args.out.exists():
         raise SourceError(f"{args.out} exists already: remove it or choose another folder")
     path = Path(args.source).expanduser().absolute()

@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--junit writes whether limits were met: give some with --require")
     # Before anything is written: it may be the file that is about to be replaced.
     earlier = read_document(args.compare) if args.compare else None
-    make_folder(args.output)
+    args.bag = _expanded(args.bag)
+    make_folder(args.output, sources=[*args.bag, *(args.data or ())[1:]])
     if args.merge:
         written, failed = _merged(args.merge), 0
     elif args.data:
@@ -181,7 +183,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         raise ConfigError(
             "There is nothing to evaluate: give --bag BAG or --data KIND PATH (or merge, or --predictions)"
         )
-    bundle, bags = _model(args), _expanded(args.bag)
+    bundle, bags = _model(args), args.bag
     request, settings = truth_request(args), settings_of(args)
     if len(bags) > 1 and (args.labels or args.poses or args.name):
         raise ConfigError(
@@ -298,7 +300,7 @@ def _recorded(args: argparse.Namespace) -> Written:
         bundle = as_it_ran(bundle, what_ran({"meta": found.meta}).partition(" ")[0])
     bag = ""
     if args.bag:
-        bag = _expanded(args.bag)[0]
+        bag = args.bag[0]
         topic = image_topic(bag, args.topic, _true_topics(args))
         with open_source(bag, [topic]) as source:
             found = with_times_of(found, source, bundle)
@@ -329,17 +331,20 @@ def _only_true_poses(path: str) -> str:
 
 def _expanded(patterns: list[str]) -> list[str]:
     """Returns the bags of patterns, each once, in their order."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     for pattern in patterns:
         text = os.path.expanduser(pattern)
         if not glob.has_magic(text) or os.path.exists(text):
-            found[text.rstrip("/") or text] = None
+            found.append(text.rstrip("/") or text)
             continue
         matches = sorted(glob.glob(text, recursive=True))
         if not matches:
             raise SourceError(f"{pattern} matches nothing: give a rosbag, or a pattern in quotes")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        found += matches
+    for bag, count in Counter(found).items():
+        if count > 1:
+            print(f"note: {bag} is given {count} times: it counts once", file=sys.stderr)
+    return list(dict.fromkeys(found))
 
 
 def interrupted(args: argparse.Namespace) -> str:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, settings: EvaluationSettings) -> int:
         require_descriptor(bundle)
     database, queries = (Path(p).expanduser().absolute() for p in (args.database, args.queries))
     pairs = open_pairs(database, queries, args.within, args.tolerance)
-    make_folder(args.output)
+    make_folder(args.output, sources=(database, queries))
     if bundle is None:
         found, said = look_up_in(args.pairs, pairs)
         document = report(pairs, found, settings, {"pairs": str(args.pairs)})

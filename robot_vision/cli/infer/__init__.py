@@ -27,6 +27,7 @@ from robot_vision.cli.infer.output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, ImageError
+from robot_vision.files.folders import refuse_source
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
@@ -185,13 +186,11 @@ def _check_paths(args: argparse.Namespace) -> None:
     if args.attach and not args.output:
         raise ConfigError("--attach needs --output: its lines say which file is of which frame")
     folders = (("--annotate", args.annotate), ("--attach", args.attach))
-    outputs = (
-        ("--output", args.output, Path.is_file),
-        *((option, path, Path.is_dir) for option, path in folders),
-    )
-    for option, path, is_there in outputs:
-        if path not in (None, "-") and is_there(Path(path)) and Path(path).resolve() in places:
-            raise ConfigError(f"{option} {path} is a source: name another place")
+    if args.output not in (None, "-") and Path(args.output).resolve() in places:
+        raise ConfigError(f"--output {args.output} is a source: name another place")
+    for option, path in folders:
+        if path:
+            refuse_source(path, option, args.sources)
     for _, path in folders:
         if path and Path(path).is_dir() and any(Path(path).iterdir()):
             print(
