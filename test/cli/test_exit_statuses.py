@@ -19,8 +19,8 @@ from tiny_bundle import make_tiny_bundle
 from robot_vision.cli import VERBS, main
 
 # Words that are understood and cannot be done. MODEL, BAG and IMAGE are whole; ABSENT is not there, BROKEN a
-# file of the wrong content, EMPTY an empty folder, PIPE a pipe that nobody writes to, NEW a path where something
-# may be written.
+# file of the wrong content, EMPTY an empty folder, PIPE a pipe that nobody writes to, NEW a path where
+# something may be written.
 REFUSED = {
     "infer": ["--model ABSENT IMAGE", "--model EMPTY IMAGE", "--model MODEL ABSENT"]
     + ["--model MODEL PIPE", "--model MODEL BAG --annotate BAG/pictures"],
