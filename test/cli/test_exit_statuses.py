@@ -87,7 +87,7 @@ REFUSED = {
     ],
     "data": [
         *("inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"),
-        *("inspect image_folder EMPTY --output EMPTY/x", "inspect rosbag PIPE"),
+        "inspect rosbag PIPE",
         *(
             "label PIPE --collision --out NEW",
             "label ABSENT --out NEW",

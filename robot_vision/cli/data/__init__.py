@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     splits = open_dataset(args.kind, args.path, **data_options(args.option))
     name = Path(args.path).resolve().stem
     output = Path(args.output or f"inspection/{name}").expanduser()
-    make_folder(output, sources=[args.path])
+    make_folder(output)
     report = survey(splits, args.sample or None, not args.no_contents)
     pictures = {"contact_sheet": output / "contact_sheet.png"}
     save_png(pictures["contact_sheet"], contact_sheet(splits))

@@ -186,10 +186,11 @@ def _check_paths(args: argparse.Namespace) -> None:
     if args.attach and not args.output:
         raise ConfigError("--attach needs --output: its lines say which file is of which frame")
     folders = (("--annotate", args.annotate), ("--attach", args.attach))
-    if args.output not in (None, "-") and Path(args.output).resolve() in places:
+    output = None if args.output in (None, "-") else Path(args.output)
+    if output and output.is_file() and output.resolve() in places:
         raise ConfigError(f"--output {args.output} is a source: name another place")
     for option, path in folders:
-        if path:
+        if path and not Path(path).is_file():
             refuse_source(path, option, args.sources)
     for _, path in folders:
         if path and Path(path).is_dir() and any(Path(path).iterdir()):
