@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch.nn import functional as F
 # Inverse strengths of L2 that are tried, on features of variance 1, from the strongest; C of scikit-learn.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 MOST = 300_000_000  # images x features x classes: beyond, epochs are cheaper than the folds
+# Up to so many, threads wait for one another longer than they compute, and in a machine that is busy for
+# a hundred times as long.
+_SMALL = 30_000_000
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,11 +50,6 @@ def fit_softmax(
     from scipy.optimize import minimize  # of training: robots need none
 
     begin = start or Softmax(x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
-    if x.shape[1] > len(x):  # the minimum lies in the span of the samples, which has fewer numbers
-        basis = torch.linalg.qr(x.T).Q
-        begin = Softmax(begin.weight @ basis, begin.bias)
-        inside = fit_softmax(x @ basis, labels, classes, strength, loss, begin)
-        return Softmax(inside.weight @ basis.T, inside.bias)
 
     def parts(numbers: NDArray[np.float64]) -> Softmax:
         given = torch.from_numpy(numbers).to(x.device)
@@ -88,21 +87,45 @@ def solve_softmax(
     """
     x = x.double()
     left_out = x.new_zeros(len(STRENGTHS), len(x), classes)
-    for fold in np.unique(folds):
-        asked = torch.from_numpy(folds == fold)
-        rows = ~asked if bool((~asked).any()) else asked  # a single fold has no other
-        seen, own = x[rows], labels[rows]
-        shift, scale = _scaling(seen)
-        found = None
-        for i, strength in enumerate(STRENGTHS):
-            found = fit_softmax((seen - shift) / scale, own, classes, strength, loss, found)
-            left_out[i, asked] = (x[asked] - shift) / scale @ found.weight.T + found.bias
-    likelihood = [float(F.cross_entropy(logits, labels)) for logits in left_out]
-    best = int(np.argmin(likelihood))
-    shift, scale = _scaling(x)
-    found = fit_softmax((x - shift) / scale, labels, classes, STRENGTHS[best], loss)
-    weight = found.weight / scale
+    with _threads_for(x.numel() * classes):
+        for fold in np.unique(folds):
+            asked = torch.from_numpy(folds == fold)
+            rows = ~asked if bool((~asked).any()) else asked  # a single fold has no other
+            seen, own = x[rows], labels[rows]
+            shift, scale = _scaling(seen)
+            seen, basis = _in_its_span((seen - shift) / scale)
+            others = (x[asked] - shift) / scale @ basis
+            found = None
+            for i, strength in enumerate(STRENGTHS):
+                found = fit_softmax(seen, own, classes, strength, loss, found)
+                left_out[i, asked] = others @ found.weight.T + found.bias
+        likelihood = [float(F.cross_entropy(logits, labels)) for logits in left_out]
+        best = int(np.argmin(likelihood))
+        shift, scale = _scaling(x)
+        seen, basis = _in_its_span((x - shift) / scale)
+        found = fit_softmax(seen, labels, classes, STRENGTHS[best], loss)
+    weight = found.weight @ basis.T / scale
     return Softmax(weight, found.bias - weight @ shift), left_out[best], STRENGTHS[best]
+
+
+def _in_its_span(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns samples (N, C) in a basis (C, D) of their span, in which the minimum lies; D is at most N."""
+    if x.shape[1] <= len(x):
+        return x, torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    basis = torch.linalg.qr(x.T).Q
+    return x @ basis, basis
+
+
+@contextlib.contextmanager
+def _threads_for(size: int) -> Iterator[None]:
+    """Computes in one thread what is small."""
+    before = torch.get_num_threads()
+    if size <= _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _scaling(x: Tensor) -> tuple[Tensor, Tensor]:
