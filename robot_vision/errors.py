@@ -81,9 +81,10 @@ def path_text(value: Any, name: str) -> str:
     Raises:
         ConfigError: it is no text and no path; `name` says of which argument.
     """
-    if not isinstance(value, (str, os.PathLike)):
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
         raise ConfigError(f"{name} is {value!r}: give a path")
-    return str(value)
+    return text
 
 
 def refuse_fork(process: int, what: str, error: type[RobotVisionError]) -> None:

@@ -152,6 +152,7 @@ class Pipeline:
             _require_rgb(image)
         times = StageTimes()
         results: list[Prediction] = []
+        self._require_usable()  # a fork may hold the lock for ever
         with self._turn:  # the buffer that images are resized into is one
             while len(results) < len(batch):  # max_batch may become less meanwhile
                 results += self._predict(batch[len(results) :][: self.max_batch], times)
@@ -186,9 +187,7 @@ class Pipeline:
         Returns:
             The outputs of each part: joining them would take memory again.
         """
-        refuse_fork(self._process, "a model that was loaded", EngineError)
-        if self._closed.is_set():
-            raise EngineError(f"{self.bundle.name} was closed: load it again")
+        self._require_usable()
         try:
             return [self.engine.run(batch)]
         except EngineError:
@@ -198,6 +197,11 @@ class Pipeline:
             parts = self._run(batch[:half]) + self._run(batch[half:])
             self.max_batch = min(self.max_batch, half)
             return parts
+
+    def _require_usable(self) -> None:
+        refuse_fork(self._process, "a model that was loaded", EngineError)
+        if self._closed.is_set():
+            raise EngineError(f"{self.bundle.name} was closed: load it again")
 
     def _infer(self, batch: NDArray[np.uint8], times: StageTimes) -> list[Prediction]:
         start = time.perf_counter()

@@ -95,7 +95,8 @@ def evaluate(
         BundleError: the bundle is damaged.
         EngineError: the engine or device is not there.
     """
-    paths = [bag] if isinstance(bag, (str, os.PathLike)) else list(bag or ())
+    alone = isinstance(bag, (str, bytes, os.PathLike)) or not isinstance(bag, Iterable)
+    paths: list[Any] = [bag] if alone else list(bag)  # type: ignore[arg-type]
     bags = [str(Path(path_text(path, "bag")).expanduser()) for path in paths]
     if not is_whole(limit):
         raise ConfigError(f"limit is {limit!r}: give a whole number of frames, or 0 for all")

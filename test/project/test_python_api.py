@@ -199,6 +199,7 @@ def test_what_is_no_path_is_refused_in_one_line(tiny: Path, tmp_path: Path) -> N
             PlaceMap.open,
             lambda path: PlaceMap.open("home.map", model=path or 0),
             lambda path: evaluate("drive", path),
+            lambda path: evaluate(path, tiny),
             lambda path: evaluate([path], tiny),
             lambda path: evaluate("drive", tiny, output=path or 0),
         ]

@@ -94,7 +94,9 @@ def solve_softmax(
             seen, own = x[rows], labels[rows]
             shift, scale = _scaling(seen)
             seen, basis = _in_its_span((seen - shift) / scale)
-            others = (x[asked] - shift) / scale @ basis
+            others = (x[asked] - shift) / scale
+            if basis is not None:
+                others = others @ basis
             found = None
             for i, strength in enumerate(STRENGTHS):
                 found = fit_softmax(seen, own, classes, strength, loss, found)
@@ -104,14 +106,17 @@ def solve_softmax(
         shift, scale = _scaling(x)
         seen, basis = _in_its_span((x - shift) / scale)
         found = fit_softmax(seen, labels, classes, STRENGTHS[best], loss)
-    weight = found.weight @ basis.T / scale
+    weight = (found.weight if basis is None else found.weight @ basis.T) / scale
     return Softmax(weight, found.bias - weight @ shift), left_out[best], STRENGTHS[best]
 
 
-def _in_its_span(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns samples (N, C) in a basis (C, D) of their span, in which the minimum lies; D is at most N."""
+def _in_its_span(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns samples (N, C) in a basis (C, N) of their span, in which the minimum lies.
+
+    As they are, and None, where a sample has no more numbers than there are samples.
+    """
     if x.shape[1] <= len(x):
-        return x, torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return x, None
     basis = torch.linalg.qr(x.T).Q
     return x @ basis, basis
 

@@ -221,9 +221,9 @@ class SqliteMap(TableMap):
             empty_log(db)
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            return  # SQLite's locks are those of the process that opened the file
         with self._lock:
-            if self._process != os.getpid():
-                return  # SQLite's locks are those of the process that opened the file
             db, self._db = self._db, None
             if db is not None:
                 with translated(self.path):

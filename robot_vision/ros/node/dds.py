@@ -79,7 +79,7 @@ def bad_domain(environment: Mapping[str, str] = os.environ) -> str:
     rcl takes 1.5 for 1 and -1 for 0, and Fast DDS ends the process at a domain that has no ports.
     """
     domain = environment.get("ROS_DOMAIN_ID", "").strip()
-    if not domain or (domain.isdecimal() and int(domain) <= _LAST_DOMAIN):
+    if not domain or (re.fullmatch("[0-9]{1,3}", domain) and int(domain) <= _LAST_DOMAIN):
         return ""
     return f"ROS_DOMAIN_ID is {domain}"
 

@@ -92,7 +92,7 @@ def test_middleware_that_is_not_installed_is_one_line_with_those_that_are(tmp_pa
         assert ended.returncode == status and said in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("domain", ["abc", "1.5", "-1", "233"])
+@pytest.mark.parametrize("domain", ["abc", "1.5", "-1", "233", "9" * 5000])
 def test_domain_that_is_none_is_one_line_with_those_that_are(domain: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "robot_vision.ros.filters.node"],
