@@ -102,6 +102,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self._words: list[str] = []
         for name in (None, "store"):
             self.register("action", name, _Store)
 
@@ -110,8 +111,18 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, "it is empty")
         return super()._get_values(action, arg_strings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         text = " ".join(without_secrets(message).split())
+        # A misspelt option that is required is named first as absent.
+        options = self._option_string_actions
+        names = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        odd = [name for name in names if not any(o.startswith(name) for o in options)]
+        if odd and "arguments are required" in text:
+            text += f"; there is no {self._shown(odd)}"
         # What is wrong with one argument says itself what is allowed.
         hint = "" if text.startswith("argument ") else f" ({self.prog} --help says what it takes)"
         self.exit(2, f"{self.prog}: error: {text}{hint}\n")
@@ -121,11 +132,16 @@ class _Parser(argparse.ArgumentParser):
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 action.choices[getattr(args, action.dest)].unknown(words, args)
-        options, said = self._option_string_actions, []
+        self.error(f"unrecognized arguments: {self._shown(words)}")
+
+    def _shown(self, words: Sequence[str]) -> str:
+        """Returns words, each with the nearest of the options."""
+        options, said = {o.lstrip("-"): o for o in self._option_string_actions}, []
         for word in words:
-            near = nearest(word.partition("=")[0], options) if word.startswith("-") else ""
-            said.append(shown(word) + (f" (did you mean {near}?)" if near else ""))
-        self.error(f"unrecognized arguments: {' '.join(said)}")
+            name = word.partition("=")[0].lstrip("-")
+            near = nearest(name, options) if word.startswith("--") else ""
+            said.append(shown(word) + (f" (did you mean {options[near]}?)" if near else ""))
+        return " ".join(said)
 
 
 def _run(argv: list[str], verb: str | None) -> int:

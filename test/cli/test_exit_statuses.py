@@ -201,6 +201,8 @@ def test_what_cannot_be_done_is_one_line_and_2(
         ),
         ("infer imgs --model demo --limit 1e3", "--limit: invalid whole number value: '1e3'"),
         ("nope", "robot-vision: error: .*invalid choice: 'nope'"),
+        ("infer imgs --modle demo", "required: --model; there is no --modle .did you mean --model"),
+        ("map build home.map --foo", "map build: error: .*required: .*; there is no --foo .robot"),
     ],
 )
 def test_what_the_parser_refuses_is_one_line_with_what_was_meant(
