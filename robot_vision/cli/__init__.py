@@ -82,13 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 _PATHS = "annotate attach bundle map model others out output project report target".split()
 
 
+# What is read: of two the first is left out. That the last of two settings counts is what shells are used to.
+_READ = "bag data database labels map_bag model poses predictions queries topic".split()
+
+
 class _Store(argparse._StoreAction):
-    """Says which value counts where an option that takes one is given again."""
+    """Says what counts where an option that takes one source is given again."""
 
     before: Any = None
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        if option is not None and self.before not in (None, values):
+        if self.dest in _READ and self.before not in (None, values):
             said = without_secrets(
                 f"note: {option} is given again: {values} counts, and not {self.before}"
             )

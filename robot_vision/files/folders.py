@@ -34,13 +34,15 @@ def make_folder(path: Path, option: str = "--output", sources: Iterable[str | Pa
 def refuse_source(path: str | Path, option: str, sources: Iterable[str | Path]) -> None:
     """Refuses to write to what is read, or into a folder of it, where results would be read as data.
 
+    A recording whose files are listed (`metadata.yaml`) reads no others.
+
     Raises:
-        ConfigError: `path` is one of the sources, or in one that is a folder.
+        ConfigError: `path` is one of the sources, or in one that is such a folder.
     """
     place = Path(path).expanduser().resolve()
     for source in sources:
         given = Path(source).expanduser().resolve()
         if place == given:
             raise ConfigError(f"{option} {path} is a source: name another place")
-        if given in place.parents:
+        if given in place.parents and not (given / "metadata.yaml").exists():
             raise ConfigError(f"{option} {path} is in {source}, which is read: name another place")

@@ -23,20 +23,20 @@ from robot_vision.cli import VERBS, main
 # something may be written.
 REFUSED = {
     "infer": ["--model ABSENT IMAGE", "--model EMPTY IMAGE", "--model MODEL ABSENT"]
-    + ["--model MODEL PIPE", "--model MODEL BAG --annotate BAG/pictures"],
+    + ["--model MODEL PIPE", "--model MODEL BAG --annotate BAG"],
     "evaluate": [
-        *("--bag PIPE --model MODEL", "--bag BAG --model MODEL --output BAG/results"),
+        *("--bag PIPE --model MODEL", "--bag BAG --model MODEL --output BAG"),
         *("--bag ABSENT --model MODEL", "--bag BAG --model EMPTY", "--bag EMPTY --model MODEL"),
         *("merge BROKEN", "--bag BAG --model MODEL --require pose", "--output NEW"),
         "--bag BAG --model MODEL --output NEW/a/b --compare BROKEN",
     ],
     "stress": [
         *("--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"),
-        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG/results"),
+        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG"),
     ],
     "filter": [
         *("--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"),
-        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG/results"),
+        *("--bag PIPE --model MODEL --output NEW", "--bag BAG --model MODEL --output BAG"),
     ],
     "info": ["ABSENT", "EMPTY", "BROKEN"],
     "doctor": ["--seconds none"],
@@ -218,10 +218,12 @@ def test_what_the_parser_refuses_is_one_line_with_what_was_meant(
 def test_what_is_given_again_is_said(
     world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--model MODEL BAG --limit 3 --limit 2 --engine onnx --engine onnx"
-    assert main(spoken("infer", words, world, tmp_path)) == 0
-    said = capsys.readouterr().err
-    assert "note: --limit is given again: 2 counts, and not 3\n" in said and "--engine" not in said
+    words = "--bag ABSENT --bag BAG --model MODEL --model MODEL --limit 3 --limit 2 --output NEW"
+    assert main(spoken("stress", words, world, tmp_path / "stressed")) == 0
+    again = [line for line in capsys.readouterr().err.splitlines() if "given again" in line]
+    assert again == [
+        f"note: --bag is given again: {world['BAG']} counts, and not {world['ABSENT']}"
+    ]
     words = "--bag BAG --bag BAG/ --model MODEL --output NEW"
     assert main(spoken("evaluate", words, world, tmp_path / "new")) == 0
     assert f"note: {world['BAG']} is given 2 times: it counts once\n" in capsys.readouterr().err
