@@ -33,9 +33,25 @@ def test_classifier_network_has_torchvisions_parameter_count(name):
     assert parameters(network) == expected
 
 
+def families():
+    """Returns the networks of each torchvision family, the smallest first; others have more of the same layers."""
+    found = {}
+    for name in models.list_models(module=models):
+        size = models.get_model_weights(name).DEFAULT.meta["num_params"]
+        found.setdefault(models.get_model_builder(name).__module__, []).append((size, name))
+    return [[name for _, name in sorted(family)] for family in found.values()]
+
+
+def test_every_torchvision_network_is_named():
+    named = {name for family in families() for name in family}
+    assert named == {n for n in architectures.names() if n not in architectures.OWN}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in architectures.names() if n not in architectures.OWN])
-def test_every_torchvision_network_is_understood(name):
+@pytest.mark.parametrize(
+    "name", sorted({n for family in families() for n in (family[0], family[-1])})
+)
+def test_every_torchvision_family_is_understood(name):
     inside = look_inside(name)
     assert inside.features and inside.stages
     # a convolution; a layer without bias
@@ -43,12 +59,8 @@ def test_every_torchvision_network_is_understood(name):
 
 
 def smallest_of_each_family():
-    """Those that end in a linear layer; the others of a family are more of the same layers."""
-    families = {}
-    for name in models.list_models(module=models):
-        size = models.get_model_weights(name).DEFAULT.meta["num_params"]
-        families.setdefault(models.get_model_builder(name).__module__, []).append((size, name))
-    smallest = sorted(min(family)[1] for family in families.values())
+    """Those that end in a linear layer."""
+    smallest = sorted(family[0] for family in families())
     return [name for name in smallest if not name.startswith(("squeezenet", "maxvit"))]
 
 
