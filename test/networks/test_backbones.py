@@ -34,7 +34,7 @@ def test_classifier_network_has_torchvisions_parameter_count(name):
 
 
 def families():
-    """Returns the networks of each torchvision family, the smallest first; others have more of the same layers."""
+    """Returns the networks of each torchvision family, the smallest first."""
     found = {}
     for name in models.list_models(module=models):
         size = models.get_model_weights(name).DEFAULT.meta["num_params"]
