@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import shlex
 
 import pytest
@@ -39,6 +40,15 @@ def test_every_figure_is_of_a_file_that_a_step_makes():
     for section in SECTIONS.values():
         made = {step["makes"] for step in section["steps"]}
         assert {of["file"] for of in section["figures"].values()} <= made
+
+
+def test_every_figure_is_called_what_the_package_calls_it():
+    files = (results.ROOT / "robot_vision").rglob("*.py")
+    text = "\n".join(file.read_text() for file in files)
+    for section in SECTIONS.values():
+        for of in section["figures"].values():
+            for key in of["keys"].split("/"):
+                assert re.split(r"\d", key)[0] in text, of["keys"]
 
 
 def test_the_page_is_that_of_the_figures():
