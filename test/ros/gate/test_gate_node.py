@@ -311,7 +311,8 @@ def test_a_rule_on_a_silent_topic_is_said_and_its_end_is_the_last_command(
             60,
             each=robot.again,
         )
-        _, text, _ = robot.client.diagnostics("gate: gate")
+        _, text, values = robot.client.diagnostics("gate: gate")
+        assert values["rules_without_topic"] == "2"
         assert "rule 'gone' reads /nobody, which nobody publishes" in text
         assert (
             "rule 'odd' reads /odd as sensor_msgs/msg/Range, which carries std_msgs/msg/Bool"
